@@ -1,0 +1,1 @@
+//! DataFrame to dataset: plans, writes, commits.

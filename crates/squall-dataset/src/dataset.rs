@@ -1,0 +1,370 @@
+//! Schema and pieces of a dataset.
+
+use std::sync::Arc;
+
+use arrow_schema::{Field as ArrowField, Schema as ArrowSchema};
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStoreExt};
+use parquet::arrow::parquet_to_arrow_schema;
+use parquet::file::metadata::ParquetMetaData;
+use squall_schema::arrow::field_from_arrow;
+use squall_schema::metadata::{self, DatasetMetadata};
+use squall_schema::{Error, Field, Result, Schema, Value};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::footer::{self, Footer};
+use crate::{DatasetUrl, Store, listing, partition};
+
+/// Footers that are loaded at the same time.
+const FOOTER_REQUESTS: usize = 16;
+
+/// A file that a conversion puts at its destination first and takes away last, where the store cannot rename a
+/// directory. A directory with it and without metadata is half-written.
+pub const WRITING_MARKER: &str = "_squall_writing";
+
+/// A data file.
+#[derive(Debug, Clone)]
+pub struct DataFile {
+    /// Its path below the dataset's directory.
+    pub path: Path,
+    /// Bytes of the file.
+    pub size: u64,
+    /// The values of the partition fields.
+    pub partition: Vec<Value>,
+}
+
+/// A row group: the unit that a reader partitions and shuffles. Its ordinal is its place in [`Dataset::pieces`]: files
+/// by path, row groups as they stand in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Place of its file in [`Dataset::files`].
+    pub file: u32,
+    /// Its place in the file.
+    pub row_group: u32,
+    /// Rows in it.
+    pub rows: u64,
+    /// Bytes of its columns as stored.
+    pub compressed_bytes: u64,
+    /// Bytes of its columns before compression.
+    pub uncompressed_bytes: u64,
+}
+
+/// Who described the dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Squall's own metadata, written by this program and version.
+    Squall(String),
+    /// The footers of all files; the first file names its writer.
+    Footers(Option<String>),
+}
+
+/// A column that is there but cannot be read as scalars or tensors.
+#[derive(Debug, Clone)]
+pub struct UnsupportedColumn {
+    /// Its name.
+    pub name: String,
+    /// Its Arrow type.
+    pub data_type: String,
+}
+
+/// An open dataset: all that planning needs, and no data.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    store: Store,
+    schema: Schema,
+    n_partition_fields: usize,
+    unsupported: Vec<UnsupportedColumn>,
+    files: Vec<DataFile>,
+    pieces: Vec<Piece>,
+    fingerprint: String,
+    origin: Origin,
+}
+
+impl Dataset {
+    /// Opens the dataset at `url`: with one request where Squall wrote it, by listing it and reading all footers
+    /// otherwise.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the requests; nothing is kept.
+    pub async fn open(url: &DatasetUrl) -> Result<Self> {
+        let store = Store::open(url)?;
+        if store.only().is_none() {
+            if let Some(stored) = stored_metadata(&store).await? {
+                return Self::from_stored(store, stored);
+            }
+            if store.objects().head(&Path::from(WRITING_MARKER)).await.is_ok() {
+                return Err(
+                    Error::corrupt("the dataset is half-written: its conversion runs still, or was killed")
+                        .at("URL", url),
+                );
+            }
+        }
+        Self::from_footers(store).await
+    }
+
+    fn from_stored(store: Store, stored: DatasetMetadata) -> Result<Self> {
+        let at = |error: Error| error.at("file", metadata::FILE).at("URL", store.url());
+        let partition_fields = stored.schema.project(&stored.partition_by).map_err(at)?;
+        let mut files = Vec::with_capacity(stored.files.len());
+        let mut pieces = Vec::new();
+        for entry in stored.files {
+            let text = |name: &str| entry.partition.get(name).and_then(Option::as_deref);
+            let values = partition_fields
+                .fields()
+                .iter()
+                .map(|field| partition::value(text(&field.name), field));
+            for (i, row_group) in entry.row_groups.iter().enumerate() {
+                pieces.push(Piece {
+                    file: ordinal(files.len())?,
+                    row_group: ordinal(i)?,
+                    rows: row_group.rows,
+                    compressed_bytes: row_group.compressed_bytes,
+                    uncompressed_bytes: row_group.uncompressed_bytes,
+                });
+            }
+            files.push(DataFile {
+                path: Path::parse(&entry.path).map_err(|error| at(Error::corrupt("not a path").with_source(error)))?,
+                size: entry.size,
+                partition: values.collect::<Result<_>>().map_err(at)?,
+            });
+        }
+        Ok(Self {
+            store,
+            n_partition_fields: stored.partition_by.len(),
+            schema: stored.schema,
+            unsupported: Vec::new(),
+            files,
+            pieces,
+            fingerprint: stored.fingerprint,
+            origin: Origin::Squall(stored.created_by),
+        })
+    }
+
+    async fn from_footers(store: Store) -> Result<Self> {
+        let listed = listing::data_files(&store).await?;
+        let load = |file: &ObjectMeta| {
+            let (store, path, size) = (store.clone(), file.location.clone(), file.size);
+            async move { footer::load(&store, &path, size, false).await }
+        };
+        let footers: Vec<Footer> = stream::iter(listed.iter().map(load))
+            .buffered(FOOTER_REQUESTS)
+            .try_collect()
+            .await?;
+
+        let paths: Vec<_> = listed.iter().map(|file| file.location.to_string()).collect();
+        let parsed: Vec<_> = match store.only() {
+            // Of one named file the directories above are not looked at.
+            Some(_) => vec![Default::default()],
+            None => paths.iter().map(|path| partition::parse(path)).collect(),
+        };
+        let named: Vec<_> = paths.iter().map(String::as_str).zip(&parsed).collect();
+        let partition_fields = partition::infer(&named).map_err(|error| error.at("URL", store.url()))?;
+
+        let (mut fields, unsupported) = file_fields(&store, &listed, &footers)?;
+        // Spark gives the value in the directory's name where a file has a column of the same name.
+        fields.retain(|field| partition_fields.iter().all(|partition| partition.name != field.name));
+        fields.extend(partition_fields.iter().cloned());
+
+        let mut digest = Xxh3::new();
+        let mut files = Vec::with_capacity(listed.len());
+        let mut pieces = Vec::new();
+        for ((listed, footer), parsed) in listed.iter().zip(&footers).zip(&parsed) {
+            let version = listed
+                .e_tag
+                .clone()
+                .unwrap_or_else(|| listed.last_modified.to_rfc3339());
+            for part in [listed.location.as_ref(), &version] {
+                digest.update(part.as_bytes());
+                digest.update(&[0]);
+            }
+            digest.update(&listed.size.to_le_bytes());
+            digest.update(&footer.digest.to_le_bytes());
+            for (i, row_group) in footer.metadata.row_groups().iter().enumerate() {
+                let size = |bytes: i64| {
+                    let size = u64::try_from(bytes);
+                    size.map_err(|_| {
+                        Error::corrupt("a row group of negative size")
+                            .at("row group", i)
+                            .at("file", &listed.location)
+                    })
+                };
+                pieces.push(Piece {
+                    file: ordinal(files.len())?,
+                    row_group: ordinal(i)?,
+                    rows: size(row_group.num_rows())?,
+                    compressed_bytes: size(row_group.compressed_size())?,
+                    uncompressed_bytes: size(row_group.total_byte_size())?,
+                });
+            }
+            let values = partition_fields
+                .iter()
+                .map(|field| partition::value(parsed[&field.name].as_deref(), field));
+            files.push(DataFile {
+                path: listed.location.clone(),
+                size: listed.size,
+                partition: values.collect::<Result<_>>()?,
+            });
+        }
+        let writer = footers
+            .first()
+            .and_then(|footer| footer.metadata.file_metadata().created_by());
+        Ok(Self {
+            schema: Schema::new(fields).map_err(|error| error.at("URL", store.url()))?,
+            n_partition_fields: partition_fields.len(),
+            unsupported,
+            files,
+            pieces,
+            fingerprint: format!("{:032x}", digest.digest128()),
+            origin: Origin::Footers(writer.map(str::to_owned)),
+            store,
+        })
+    }
+
+    /// The store that holds the files.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The URL that was opened.
+    pub fn url(&self) -> &DatasetUrl {
+        self.store.url()
+    }
+
+    /// The columns that can be read; those in directory names stand last.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// The fields whose values stand in directory names.
+    pub fn partition_fields(&self) -> &[Field] {
+        let fields = self.schema.fields();
+        &fields[fields.len() - self.n_partition_fields..]
+    }
+
+    /// The columns that are there but cannot be read.
+    pub fn unsupported(&self) -> &[UnsupportedColumn] {
+        &self.unsupported
+    }
+
+    /// The data files, by path.
+    pub fn files(&self) -> &[DataFile] {
+        &self.files
+    }
+
+    /// The row groups, in order.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// The file of a piece.
+    pub fn file_of(&self, piece: &Piece) -> &DataFile {
+        &self.files[piece.file as usize]
+    }
+
+    /// Rows in all pieces.
+    pub fn rows(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.rows).sum()
+    }
+
+    /// A digest that changes when a row may have changed.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Who described the dataset.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+}
+
+fn ordinal(n: usize) -> Result<u32> {
+    u32::try_from(n).map_err(|_| Error::unsupported("a dataset of more than 2^32 files or row groups in a file"))
+}
+
+/// Squall's own description, if it is there. The file may be Petastorm's, without it.
+async fn stored_metadata(store: &Store) -> Result<Option<DatasetMetadata>> {
+    let Some(bytes) = store.get(&Path::from(metadata::FILE)).await? else {
+        return Ok(None);
+    };
+    let at = |error: Error| error.at("file", metadata::FILE).at("URL", store.url());
+    let pairs = squall_schema::footer::key_values_of_file(&bytes).map_err(at)?;
+    let stored = pairs.get(metadata::KEY.as_bytes());
+    stored
+        .map(|text| DatasetMetadata::from_json(text).map_err(at))
+        .transpose()
+}
+
+/// The Arrow columns of a file, as its footer describes them.
+fn arrow_schema(metadata: &ParquetMetaData) -> Result<ArrowSchema> {
+    let file = metadata.file_metadata();
+    parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())
+        .map_err(|error| Error::unsupported("the Parquet schema has no Arrow schema").with_source(error))
+}
+
+/// The fields that all files have. A file whose columns are others is an error: silence would lose values.
+fn file_fields(
+    store: &Store,
+    listed: &[ObjectMeta],
+    footers: &[Footer],
+) -> Result<(Vec<Field>, Vec<UnsupportedColumn>)> {
+    let mut first: Option<ArrowSchema> = None;
+    let mut nullable: Vec<bool> = Vec::new();
+    for (file, footer) in listed.iter().zip(footers) {
+        let at = |error: Error| error.at("file", &file.location).at("URL", store.url());
+        let own = arrow_schema(&footer.metadata).map_err(at)?;
+        let Some(first) = &first else {
+            nullable = own.fields().iter().map(|column| column.is_nullable()).collect();
+            first = Some(own);
+            continue;
+        };
+        let beside = |message: String| at(Error::unsupported(format!("{message} {}", listed[0].location)));
+        if let Some(extra) = own
+            .fields()
+            .iter()
+            .find(|column| first.index_of(column.name()).is_err())
+        {
+            return Err(beside(format!(
+                "the file has a column {:?} that is not in",
+                extra.name()
+            )));
+        }
+        for (column, nullable) in first.fields().iter().zip(&mut nullable) {
+            let Ok(found) = own.field_with_name(column.name()) else {
+                return Err(beside(format!("the file lacks the column {:?} of", column.name())));
+            };
+            if !same_type(column, found) {
+                return Err(beside(format!(
+                    "column {:?}: expected {}, found {}, unlike",
+                    column.name(),
+                    column.data_type(),
+                    found.data_type()
+                )));
+            }
+            *nullable |= found.is_nullable();
+        }
+    }
+    let (mut fields, mut unsupported) = (Vec::new(), Vec::new());
+    let columns = first
+        .map(|schema| schema.fields().iter().cloned().collect::<Vec<Arc<ArrowField>>>())
+        .unwrap_or_default();
+    for (column, nullable) in columns.iter().zip(nullable) {
+        match field_from_arrow(column) {
+            Ok(field) => fields.push(field.with_nullable(nullable)),
+            Err(_) => unsupported.push(UnsupportedColumn {
+                name: column.name().clone(),
+                data_type: column.data_type().to_string(),
+            }),
+        }
+    }
+    Ok((fields, unsupported))
+}
+
+/// Whether two columns have one type. The names and the nullability inside lists are the writer's taste.
+fn same_type(a: &ArrowField, b: &ArrowField) -> bool {
+    match (field_from_arrow(a), field_from_arrow(b)) {
+        (Ok(a), Ok(b)) => (a.dtype, a.shape) == (b.dtype, b.shape),
+        _ => a.data_type() == b.data_type(),
+    }
+}

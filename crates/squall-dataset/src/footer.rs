@@ -1,0 +1,97 @@
+//! What a Parquet file says of itself.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use parquet::arrow::async_reader::MetadataFetch;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use squall_schema::{Error, Result};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::Store;
+
+/// Bytes from the end of a file that are asked for first: most footers fit, and need no second request.
+const FOOTER_GUESS: usize = 64 * 1024;
+
+/// The shortest Parquet file: the magic number twice and the footer's length.
+const SHORTEST_FILE: u64 = 12;
+
+/// A file's footer, and a digest of the bytes it was read from.
+pub struct Footer {
+    /// The parsed footer.
+    pub metadata: Arc<ParquetMetaData>,
+    /// XXH3 of the bytes.
+    pub digest: u64,
+}
+
+/// Loads the footer of a file of `size` bytes; with the offset index where `page_index` asks for it and the file has
+/// one.
+///
+/// # Cancel safety
+///
+/// Dropping the future stops the requests; nothing is kept.
+pub async fn load(store: &Store, path: &Path, size: u64, page_index: bool) -> Result<Footer> {
+    let place = |error: Error| error.at("file", path).at("URL", store.url());
+    if size < SHORTEST_FILE {
+        return Err(place(Error::corrupt(format!(
+            "not a Parquet file: expected at least {SHORTEST_FILE} bytes, found {size}"
+        ))));
+    }
+    let policy = if page_index {
+        PageIndexPolicy::Optional
+    } else {
+        PageIndexPolicy::Skip
+    };
+    let mut fetch = HashingFetch {
+        store,
+        path,
+        digest: Xxh3::new(),
+    };
+    let metadata = ParquetMetaDataReader::new()
+        .with_prefetch_hint(Some(FOOTER_GUESS))
+        .with_column_index_policy(PageIndexPolicy::Skip)
+        .with_offset_index_policy(policy)
+        .load_and_finish(&mut fetch, size)
+        .await
+        .map_err(|error| place(footer_error(error)))?;
+    Ok(Footer {
+        metadata: Arc::new(metadata),
+        digest: fetch.digest.digest(),
+    })
+}
+
+fn footer_error(error: ParquetError) -> Error {
+    match error {
+        // What the store said travels through the parquet crate and comes back whole.
+        ParquetError::External(source) => match source.downcast::<object_store::Error>() {
+            Ok(store) => crate::storage_error(*store),
+            Err(other) => Error::corrupt("cannot read the Parquet footer").with_source(other),
+        },
+        other => Error::corrupt("cannot read the Parquet footer: the file is damaged, cut short or not Parquet")
+            .with_source(other),
+    }
+}
+
+struct HashingFetch<'a> {
+    store: &'a Store,
+    path: &'a Path,
+    digest: Xxh3,
+}
+
+impl MetadataFetch for &mut HashingFetch<'_> {
+    fn fetch(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        async move {
+            let got = self.store.objects().get_range(self.path, range).await;
+            let bytes = got.map_err(|error| ParquetError::External(Box::new(error)))?;
+            self.digest.update(&bytes);
+            Ok(bytes)
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,21 @@
+//! Where rows live: from a URL to the pieces that a reader plans with.
+//!
+//! The files stand in the order of the data: a [`DatasetUrl`] names a directory, [`Store`] reaches it, [`listing`]
+//! finds its files and the values in their directory names, [`footer`] loads what a Parquet file says of itself, and
+//! [`Dataset::open`] puts schema and pieces together: from one stored file where Squall wrote the dataset, from all
+//! footers otherwise. No data page is read here.
+
+mod url;
+
+mod store;
+
+pub mod listing;
+pub mod partition;
+
+pub mod footer;
+
+mod dataset;
+
+pub use dataset::{DataFile, Dataset, Origin, Piece, UnsupportedColumn, WRITING_MARKER};
+pub use store::{Store, storage_error};
+pub use url::{DatasetUrl, Scheme};

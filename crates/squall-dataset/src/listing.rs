@@ -1,0 +1,68 @@
+//! The files of a dataset, in the order of their paths.
+
+use futures::TryStreamExt;
+use object_store::ObjectMeta;
+use object_store::path::Path;
+use squall_schema::{Error, ErrorKind, Result};
+
+use crate::{Store, storage_error};
+
+/// The data files below the dataset's directory, sorted by path.
+///
+/// Spark, Hadoop and Petastorm keep their own files beside the data; what they hide is skipped: names that begin with
+/// `_` or `.` (directories such as `_temporary` with all that is in them, but not partition directories such as
+/// `_part=1`), and checksums.
+///
+/// # Cancel safety
+///
+/// Dropping the future stops the requests; nothing is kept.
+pub async fn data_files(store: &Store) -> Result<Vec<ObjectMeta>> {
+    let failed = |error| storage_error(error).at("URL", store.url());
+    let mut files: Vec<_> = store.objects().list(None).try_collect().await.map_err(failed)?;
+    match store.only() {
+        Some(only) => files.retain(|file| file.location == *only),
+        None => files.retain(|file| !is_hidden(&file.location)),
+    }
+    files.sort_by(|a, b| a.location.as_ref().cmp(b.location.as_ref()));
+    if files.is_empty() {
+        return Err(
+            Error::new(ErrorKind::NotFound, "there is no Parquet file in the directory").at("URL", store.url()),
+        );
+    }
+    Ok(files)
+}
+
+fn is_hidden(path: &Path) -> bool {
+    let parts: Vec<_> = path.parts().collect();
+    let Some((name, directories)) = parts.split_last() else {
+        return true;
+    };
+    let hidden = |part: &str| part.starts_with(['_', '.']);
+    let name = name.as_ref();
+    let in_hidden = directories
+        .iter()
+        .any(|part| hidden(part.as_ref()) && !part.as_ref().contains('='));
+    in_hidden || hidden(name) || name.ends_with(".crc") || name.ends_with("_$folder$")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_spark_hides_is_hidden() {
+        for path in [
+            "_SUCCESS",
+            "_temporary/0/part-0.parquet",
+            ".part-0.parquet.crc",
+            "a=1/._x",
+            "a=1/_committed_7",
+            "d_$folder$",
+        ] {
+            assert!(is_hidden(&Path::from(path)), "{path}");
+        }
+        for path in ["part-0.parquet", "_a=1/part-0.parquet", "a=1/000000_0"] {
+            assert!(!is_hidden(&Path::from(path)), "{path}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! From a URL to the object store that holds it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use bytes::Bytes;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt};
+use squall_schema::{Error, ErrorKind, Result};
+
+use crate::{DatasetUrl, Scheme};
+
+/// The memory stores of this process, by name.
+static MEMORY: LazyLock<Mutex<HashMap<String, Arc<InMemory>>>> = LazyLock::new(Mutex::default);
+
+/// A dataset's place in its object store. All paths are relative to it.
+#[derive(Clone)]
+pub struct Store {
+    url: DatasetUrl,
+    objects: Arc<dyn ObjectStore>,
+    /// Set where the URL names one file instead of a directory.
+    only: Option<Path>,
+}
+
+impl Store {
+    /// The store of a dataset that exists.
+    pub fn open(url: &DatasetUrl) -> Result<Self> {
+        let missing = || Error::new(ErrorKind::NotFound, "no such file or directory").at("URL", url);
+        match url.to_file_path() {
+            Some(path) if path.is_file() => {
+                let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str()))
+                else {
+                    return Err(missing());
+                };
+                let store = Self::of_directory(url, parent)?;
+                Ok(Self {
+                    only: Some(Path::from(name)),
+                    ..store
+                })
+            }
+            Some(path) if path.is_dir() => Self::of_directory(url, &path),
+            Some(_) => Err(missing()),
+            None => Self::create(url),
+        }
+    }
+
+    /// The store of a directory that is there, or of one that is made by the first write.
+    pub fn create(url: &DatasetUrl) -> Result<Self> {
+        if let Some(path) = url.to_file_path() {
+            std::fs::create_dir_all(&path).map_err(|error| {
+                Error::new(ErrorKind::Storage, "cannot create the directory")
+                    .at("URL", url)
+                    .with_source(error)
+            })?;
+            return Self::of_directory(url, &path);
+        }
+        let mut stores = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = stores.entry(url.host().to_owned()).or_default().clone();
+        Ok(Self {
+            url: url.clone(),
+            objects: Arc::new(PrefixStore::new(memory, url.path())),
+            only: None,
+        })
+    }
+
+    fn of_directory(url: &DatasetUrl, path: &std::path::Path) -> Result<Self> {
+        debug_assert_eq!(url.scheme(), Scheme::File);
+        let files = LocalFileSystem::new_with_prefix(path).map_err(|error| storage_error(error).at("URL", url))?;
+        Ok(Self {
+            url: url.clone(),
+            objects: Arc::new(files),
+            only: None,
+        })
+    }
+
+    /// The URL that was opened.
+    pub fn url(&self) -> &DatasetUrl {
+        &self.url
+    }
+
+    /// The object store; its root is the dataset's directory.
+    pub fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.objects
+    }
+
+    /// The one file that the URL names, if it is not a directory.
+    pub fn only(&self) -> Option<&Path> {
+        self.only.as_ref()
+    }
+
+    /// The bytes of an object, or `None` if there is none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the request; nothing is kept.
+    pub async fn get(&self, path: &Path) -> Result<Option<Bytes>> {
+        let got = match self.objects.get(path).await {
+            Ok(got) => got.bytes().await,
+            Err(error) => Err(error),
+        };
+        match got {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(storage_error(error).at("file", path).at("URL", &self.url)),
+        }
+    }
+
+    /// The bytes of these ranges of an object, in the order asked for. Close ranges are fetched as one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the requests; nothing is kept.
+    pub async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let got = self.objects.get_ranges(path, ranges).await;
+        let bytes = got.map_err(|error| storage_error(error).at("file", path).at("URL", &self.url))?;
+        for (range, bytes) in ranges.iter().zip(&bytes) {
+            if bytes.len() as u64 != range.end - range.start {
+                return Err(Error::corrupt(format!(
+                    "the file is shorter than its footer says: expected bytes {} to {}, found {} of them",
+                    range.start,
+                    range.end,
+                    bytes.len()
+                ))
+                .at("file", path)
+                .at("URL", &self.url));
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({})", self.url)
+    }
+}
+
+/// An error of the object store, by what the caller can do about it.
+pub fn storage_error(error: object_store::Error) -> Error {
+    use object_store::Error as E;
+    let (kind, message) = match &error {
+        E::NotFound { .. } => (ErrorKind::NotFound, "no such file"),
+        E::AlreadyExists { .. } => (ErrorKind::AlreadyExists, "the file exists already"),
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => (ErrorKind::Storage, "access is denied"),
+        _ => (ErrorKind::Storage, "the store failed"),
+    };
+    Error::new(kind, message).with_source(error)
+}

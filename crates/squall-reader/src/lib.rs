@@ -1,0 +1,1 @@
+//! Which rows, in which order, read how: the plan (pure) and the pipeline.

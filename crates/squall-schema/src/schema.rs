@@ -1,0 +1,81 @@
+//! The ordered fields of a dataset or of a transformed row.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Field, Result};
+
+/// Fields in their order. Names are unique.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
+#[serde(transparent)]
+pub struct Schema {
+    fields: Vec<Field>,
+}
+
+impl Schema {
+    /// A schema of these fields; a name that stands twice is an error.
+    pub fn new(fields: Vec<Field>) -> Result<Self> {
+        for (i, field) in fields.iter().enumerate() {
+            if fields[..i].iter().any(|earlier| earlier.name == field.name) {
+                return Err(Error::invalid(format!(
+                    "field {:?} stands twice in the schema",
+                    field.name
+                )));
+            }
+        }
+        Ok(Self { fields })
+    }
+
+    /// The fields, in order.
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    /// The field of this name.
+    pub fn get(&self, name: &str) -> Option<&Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+
+    /// The place of the field of this name.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.fields.iter().position(|field| field.name == name)
+    }
+
+    /// The names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(|field| field.name.as_str())
+    }
+
+    /// The fields of these names, in the order asked for.
+    pub fn project<S: AsRef<str>>(&self, names: &[S]) -> Result<Self> {
+        let field = |name: &S| {
+            let name = name.as_ref();
+            self.get(name).cloned().ok_or_else(|| self.unknown(name))
+        };
+        Self::new(names.iter().map(field).collect::<Result<_>>()?)
+    }
+
+    /// The error for a name that is not here: it lists those that are.
+    pub fn unknown(&self, name: &str) -> Error {
+        let known: Vec<_> = self.names().collect();
+        Error::invalid(format!("no column {name:?}: the columns are {}", known.join(", ")))
+    }
+}
+
+impl<'de> Deserialize<'de> for Schema {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let fields = Vec::<Field>::deserialize(deserializer)?;
+        Self::new(fields).map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, field) in self.fields.iter().enumerate() {
+            let lead = if i == 0 { "" } else { "\n" };
+            write!(f, "{lead}{field}")?;
+        }
+        Ok(())
+    }
+}
