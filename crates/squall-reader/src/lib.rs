@@ -1,1 +1,41 @@
-//! Which rows, in which order, read how: the plan (pure) and the pipeline.
+//! Which rows, in which order, read how.
+//!
+//! The files stand in the order of the data. Up to [`Share`] all is pure: [`Selection`] says which rows, [`Order`] in
+//! which order, [`Share`] which of them a rank takes at which step. Behind it bytes move: `fetch` gets them, `decode`
+//! makes columns of them, `gather` picks a batch from the windows, a [`TransformSpec`] changes it, and `pipeline`, the
+//! only file that spawns, drives all of them and restores the order. [`make_reader`] and [`make_batch_reader`] are where
+//! a user starts.
+
+mod random;
+
+mod select;
+
+#[cfg(feature = "filter")]
+mod filter;
+
+mod order;
+mod share;
+mod state;
+
+mod rank;
+
+mod plan;
+
+mod fetch;
+
+mod decode;
+mod gather;
+mod transform;
+
+mod pipeline;
+
+mod builder;
+mod reader;
+
+pub use builder::{DEFAULT_BATCH_SIZE, DEFAULT_LANES, Partition, ReaderBuilder, make_batch_reader, make_reader};
+pub use order::{ORDER_VERSION, Order, OrderOptions, Segment, Shuffle};
+pub use reader::{BatchReader, Reader, SampleBatch};
+pub use select::{Bitmap, RowSet, SelectedPiece, Selection};
+pub use share::{Remainder, Share};
+pub use state::ReaderState;
+pub use transform::TransformSpec;

@@ -95,6 +95,16 @@ impl Error {
         self
     }
 
+    /// The same error with another value for a place that [`Error::at`] named: a row counted in the row group, say,
+    /// where it was counted in a batch.
+    #[must_use]
+    pub fn replace_place(mut self, place: &str, value: impl fmt::Display) -> Self {
+        if let Some((_, own)) = self.0.context.iter_mut().find(|(name, _)| *name == place) {
+            *own = value.to_string();
+        }
+        self
+    }
+
     /// What the caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

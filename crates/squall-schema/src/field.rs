@@ -105,6 +105,43 @@ impl Field {
     }
 }
 
+/// The Rust type of a field's elements, for the macro [`field!`](crate::field).
+pub trait FieldType {
+    /// Its dtype.
+    const DTYPE: DType;
+}
+
+impl<T: crate::Element> FieldType for T {
+    const DTYPE: DType = T::DTYPE;
+}
+
+impl FieldType for bool {
+    const DTYPE: DType = DType::Bool;
+}
+
+impl FieldType for String {
+    const DTYPE: DType = DType::Str;
+}
+
+/// A [`Field`] in the form that Rust writes fields: a name, the type of its elements and a fixed shape.
+///
+/// ```
+/// use squall_schema::{DType, Field, Shape, field};
+///
+/// assert_eq!(field!("image": f32[28, 28]), Field::new("image", DType::Float32, Shape::fixed(&[28, 28])));
+/// assert_eq!(field!("digit": i64), Field::scalar("digit", DType::Int64));
+/// ```
+#[macro_export]
+macro_rules! field {
+    ($name:literal : $element:ident $([$($dim:expr),+ $(,)?])?) => {
+        $crate::Field::new(
+            $name,
+            <$element as $crate::FieldType>::DTYPE,
+            $crate::Shape::fixed(&[$($($dim),+)?]),
+        )
+    };
+}
+
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.name, self.dtype)?;

@@ -29,7 +29,7 @@ pub mod metadata;
 
 pub use dtype::{DType, TimeUnit};
 pub use error::{Error, ErrorKind, Result};
-pub use field::{Field, Shape};
+pub use field::{Field, FieldType, Shape};
 pub use row::{Row, RowId};
 pub use schema::Schema;
 pub use tensor::{Element, Tensor};

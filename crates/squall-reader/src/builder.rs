@@ -1,0 +1,397 @@
+//! Options, and the plan that comes of them.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::num::NonZero;
+use std::sync::Arc;
+
+use squall_dataset::{Dataset, DatasetUrl};
+use squall_schema::{Error, Result, Schema};
+
+use crate::order::{Order, OrderOptions, Shuffle};
+use crate::plan::ReadPlan;
+use crate::rank;
+use crate::reader::{BatchReader, Io, Reader};
+use crate::select::Selection;
+use crate::share::{Remainder, Share};
+use crate::state::ReaderState;
+use crate::transform::TransformSpec;
+
+/// Lanes when none are given. Every batch mixes rows of so many places of the dataset.
+pub const DEFAULT_LANES: u64 = 32;
+/// Bytes of a window when none is given, and its bounds in rows.
+const WINDOW_BYTES: u64 = 4 << 20;
+const WINDOW_ROWS: (u64, u64) = (64, 8192);
+/// Rows of a rank's batch when none are given.
+pub const DEFAULT_BATCH_SIZE: u64 = 64;
+
+/// How the data is divided among the ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Partition {
+    /// Equal slices of each global batch.
+    #[default]
+    Even,
+    /// Whole row groups, by their ordinal modulo the world size, as Petastorm does. Ranks have unequal numbers of rows
+    /// and steps, and the order depends on the world size. For reproducing a run of Petastorm.
+    RowGroups,
+}
+
+/// Opens a dataset to read rows.
+///
+/// ```no_run
+/// # fn main() -> squall_schema::Result<()> {
+/// let reader = squall_reader::make_reader("/data/train").rank(0, 2).epochs(10).seed(7).build()?;
+/// for row in reader {
+///     println!("{:?}", row?["digit"]);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub fn make_reader(url: impl Into<String>) -> ReaderBuilder<Reader> {
+    ReaderBuilder::new(url.into())
+}
+
+/// Opens a dataset to read Arrow batches.
+pub fn make_batch_reader(url: impl Into<String>) -> ReaderBuilder<BatchReader> {
+    ReaderBuilder::new(url.into())
+}
+
+/// Options of a reader; [`ReaderBuilder::build`] checks them all.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ReaderBuilder<R> {
+    url: String,
+    rank: Option<(u64, u64)>,
+    rank_from_env: bool,
+    epochs: Option<u64>,
+    seed: Option<u64>,
+    shuffle: Option<Shuffle>,
+    lanes: Option<u64>,
+    window: Option<u64>,
+    columns: Option<Vec<String>>,
+    #[cfg(feature = "filter")]
+    filter: Option<String>,
+    transform: TransformSpec,
+    batch_size: Option<u64>,
+    global_batch: Option<u64>,
+    remainder: Remainder,
+    partition: Partition,
+    resume: Option<ReaderState>,
+    workers: Option<usize>,
+    prefetch: Option<usize>,
+    reader: PhantomData<R>,
+}
+
+impl<R> ReaderBuilder<R> {
+    fn new(url: String) -> Self {
+        Self {
+            url,
+            rank: None,
+            rank_from_env: false,
+            epochs: Some(1),
+            seed: None,
+            shuffle: None,
+            lanes: None,
+            window: None,
+            columns: None,
+            #[cfg(feature = "filter")]
+            filter: None,
+            transform: TransformSpec::new(),
+            batch_size: None,
+            global_batch: None,
+            remainder: Remainder::Keep,
+            partition: Partition::Even,
+            resume: None,
+            workers: None,
+            prefetch: None,
+            reader: PhantomData,
+        }
+    }
+
+    /// This rank, from 0, and the number of ranks. Without it, rank 0 of 1.
+    pub fn rank(mut self, rank: u64, world_size: u64) -> Self {
+        self.rank = Some((rank, world_size));
+        self
+    }
+
+    /// Rank and world size from `RANK` and `WORLD_SIZE`, as torchrun sets them; rank 0 of 1 where neither is set. A rank
+    /// that is given too must be the same.
+    pub fn rank_from_env(mut self) -> Self {
+        self.rank_from_env = true;
+        self
+    }
+
+    /// How often the selected rows are read; 1 if not given. Each epoch has an order of its own.
+    pub fn epochs(mut self, epochs: u64) -> Self {
+        self.epochs = Some(epochs);
+        self
+    }
+
+    /// Epochs without end.
+    pub fn endless(mut self) -> Self {
+        self.epochs = None;
+        self
+    }
+
+    /// Seed of the order and of the transforms; 0 if not given.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// How rows are shuffled; [`Shuffle::Windows`] if not given.
+    pub fn shuffle(mut self, shuffle: Shuffle) -> Self {
+        self.shuffle = Some(shuffle);
+        self
+    }
+
+    /// Places in the epoch that are read side by side; [`DEFAULT_LANES`] if not given.
+    pub fn lanes(mut self, lanes: u64) -> Self {
+        self.lanes = Some(lanes);
+        self
+    }
+
+    /// Rows that are shuffled together in a lane. If not given, as many as make 4 MiB in the dataset.
+    pub fn window(mut self, rows: u64) -> Self {
+        self.window = Some(rows);
+        self
+    }
+
+    /// The columns that are read, in this order; all if not given. The order of the rows does not depend on it.
+    pub fn columns<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.columns = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// A where-clause in SQL: only rows for which it is true are read. It may name any column.
+    ///
+    /// Its columns are read once while the reader is built, so that the number of rows is known and ranks stay equal.
+    #[cfg(feature = "filter")]
+    pub fn filter(mut self, sql: impl Into<String>) -> Self {
+        self.filter = Some(sql.into());
+        self
+    }
+
+    /// What is done to rows or batches on the worker threads.
+    pub fn transform(mut self, transform: TransformSpec) -> Self {
+        self.transform = transform;
+        self
+    }
+
+    /// Rows of a batch of one rank; [`DEFAULT_BATCH_SIZE`] if not given.
+    pub fn batch_size(mut self, rows: u64) -> Self {
+        self.batch_size = Some(rows);
+        self
+    }
+
+    /// Rows of a batch of all ranks together, instead of [`ReaderBuilder::batch_size`]: a multiple of the world size.
+    /// Runs with the same global batch take the same steps on any number of ranks.
+    pub fn global_batch(mut self, rows: u64) -> Self {
+        self.global_batch = Some(rows);
+        self
+    }
+
+    /// What happens to the rows at the end of an epoch that do not fill a global batch; [`Remainder::Keep`] if not given.
+    pub fn remainder(mut self, remainder: Remainder) -> Self {
+        self.remainder = remainder;
+        self
+    }
+
+    /// How the data is divided among the ranks; [`Partition::Even`] if not given.
+    pub fn partition(mut self, partition: Partition) -> Self {
+        self.partition = partition;
+        self
+    }
+
+    /// Goes on where a reader stood. Order options that are not given come from the state; those that are must agree.
+    pub fn resume(mut self, state: ReaderState) -> Self {
+        self.resume = Some(state);
+        self
+    }
+
+    /// Threads that decode and transform; as many as there are cores if not given. The order does not depend on it.
+    pub fn workers(mut self, threads: usize) -> Self {
+        self.workers = Some(threads);
+        self
+    }
+
+    /// Batches that are made before they are asked for; twice the workers, and at least 4, if not given.
+    pub fn prefetch(mut self, batches: usize) -> Self {
+        self.prefetch = Some(batches);
+        self
+    }
+
+    fn share(&self) -> Result<Share> {
+        let from_env = if self.rank_from_env {
+            rank::from_env(|name| std::env::var(name).ok())?
+        } else {
+            None
+        };
+        let (rank, world_size) = match (self.rank, from_env) {
+            (Some(given), Some(found)) if given != found => {
+                return Err(Error::invalid(format!(
+                    "the rank given is {} of {}, but the environment says {} of {}",
+                    given.0, given.1, found.0, found.1
+                )));
+            }
+            (given, found) => given.or(found).unwrap_or((0, 1)),
+        };
+        let global_batch = match (self.batch_size, self.global_batch) {
+            (Some(_), Some(_)) => return Err(Error::invalid("give a batch size or a global batch, not both")),
+            (None, Some(global_batch)) => global_batch,
+            (batch_size, None) => {
+                let global_batch = batch_size.unwrap_or(DEFAULT_BATCH_SIZE).checked_mul(world_size);
+                global_batch
+                    .ok_or_else(|| Error::invalid("the batch size times the world size does not fit 64 bits"))?
+            }
+        };
+        let share = Share {
+            rank,
+            world_size,
+            global_batch,
+            remainder: self.remainder,
+        };
+        share.validate()?;
+        Ok(share)
+    }
+
+    /// Opens the dataset and checks all options against it. No data is read yet, but for a where-clause.
+    pub(crate) fn plan(self) -> Result<(ReadPlan, Io)> {
+        let share = self.share()?;
+        let url = DatasetUrl::parse(&self.url)?;
+        let workers = match self.workers {
+            Some(0) => return Err(Error::invalid("expected at least one worker, found 0")),
+            Some(workers) => workers,
+            None => std::thread::available_parallelism().map_or(1, NonZero::get),
+        };
+        let io = Io::new()?;
+        let dataset = io.wait(async move { Dataset::open(&url).await })?;
+        let source = source_schema(&dataset, self.columns.as_deref())?;
+        let schema = self.transform.schema(&source)?;
+        squall_schema::arrow::schema_to_arrow(&schema)?;
+
+        let dataset = Arc::new(dataset);
+        #[cfg(feature = "filter")]
+        let selection = match &self.filter {
+            Some(sql) => crate::filter::select(&dataset, sql, workers, &io)?,
+            None => Selection::all(&dataset)?,
+        };
+        #[cfg(not(feature = "filter"))]
+        let selection = Selection::all(&dataset)?;
+
+        let (selection, share) = match self.partition {
+            Partition::Even => (selection, share),
+            Partition::RowGroups if self.resume.is_some() => {
+                return Err(Error::unsupported(
+                    "a reader that partitions row groups cannot resume: its ranks are not in lock-step",
+                ));
+            }
+            Partition::RowGroups => {
+                // The rank has its rows to itself, and makes its batches of them alone.
+                let own = Share {
+                    rank: 0,
+                    world_size: 1,
+                    global_batch: share.global_batch / share.world_size,
+                    remainder: share.remainder,
+                };
+                (selection.shard(&dataset, share.rank, share.world_size)?, own)
+            }
+        };
+
+        let saved = self.resume.as_ref().map(ReaderState::options).transpose()?;
+        let order = OrderOptions {
+            shuffle: self.shuffle.or(saved.map(|saved| saved.0)).unwrap_or_default(),
+            seed: self.seed.or(saved.map(|saved| saved.1)).unwrap_or(0),
+            lanes: self.lanes.or(saved.map(|saved| saved.2)).unwrap_or(DEFAULT_LANES),
+            window: self
+                .window
+                .or(saved.map(|saved| saved.3))
+                .unwrap_or_else(|| default_window(&dataset)),
+        };
+        // Checks the options; each epoch makes its own.
+        Order::new(&selection.rows_per_piece(), &order, 0)?;
+        let plan = ReadPlan {
+            start: self.resume.as_ref().map_or((0, 0), |state| (state.epoch, state.next)),
+            dataset,
+            selection: Arc::new(selection),
+            source: Arc::new(source),
+            schema: Arc::new(schema),
+            transform: self.transform,
+            order,
+            share,
+            epochs: self.epochs,
+            workers,
+            prefetch: self.prefetch.unwrap_or((2 * workers).max(4)).max(1),
+        };
+        if let Some(state) = &self.resume {
+            state.check(&plan.identity())?;
+        }
+        plan.check_steps()?;
+        Ok((plan, io))
+    }
+}
+
+impl ReaderBuilder<Reader> {
+    /// Opens the dataset, checks the options and plans. Rows are read when they are first asked for.
+    pub fn build(self) -> Result<Reader> {
+        let (plan, io) = self.plan()?;
+        Ok(Reader::new(plan, io))
+    }
+}
+
+impl ReaderBuilder<BatchReader> {
+    /// Opens the dataset, checks the options and plans. Batches are read when they are first asked for.
+    pub fn build(self) -> Result<BatchReader> {
+        let (plan, io) = self.plan()?;
+        Ok(BatchReader::new(plan, io))
+    }
+}
+
+fn source_schema(dataset: &Dataset, columns: Option<&[String]>) -> Result<Schema> {
+    let unsupported = |name: &str| dataset.unsupported().iter().find(|column| column.name == name);
+    let refuse = |column: &squall_dataset::UnsupportedColumn| {
+        Error::unsupported(format!(
+            "column {:?} of type {} cannot be read as scalars or tensors: select the other columns",
+            column.name, column.data_type
+        ))
+        .at("URL", dataset.url())
+    };
+    match columns {
+        None => match dataset.unsupported().first() {
+            Some(column) => Err(refuse(column)),
+            None => Ok(dataset.schema().clone()),
+        },
+        Some([]) => Err(Error::invalid("no column is selected")),
+        Some(columns) => {
+            if let Some(column) = columns.iter().find_map(|name| unsupported(name)) {
+                return Err(refuse(column));
+            }
+            dataset
+                .schema()
+                .project(columns)
+                .map_err(|error| error.at("URL", dataset.url()))
+        }
+    }
+}
+
+/// Rows that make [`WINDOW_BYTES`] in this dataset, all columns counted: the order does not depend on those selected.
+fn default_window(dataset: &Dataset) -> u64 {
+    let bytes: u64 = dataset.pieces().iter().map(|piece| piece.uncompressed_bytes).sum();
+    let row = (bytes / dataset.rows().max(1)).max(1);
+    (WINDOW_BYTES / row).clamp(WINDOW_ROWS.0, WINDOW_ROWS.1)
+}
+
+/// Runs a future to its end on a runtime, from any thread: one that belongs to another runtime may not block itself.
+pub(crate) fn block_on<F>(runtime: &tokio::runtime::Runtime, future: F) -> F::Output
+where
+    F: Future + Send,
+    F::Output: Send,
+{
+    if tokio::runtime::Handle::try_current().is_err() {
+        return runtime.block_on(future);
+    }
+    std::thread::scope(|scope| match scope.spawn(|| runtime.block_on(future)).join() {
+        Ok(output) => output,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}

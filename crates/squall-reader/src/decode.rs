@@ -1,0 +1,124 @@
+//! From fetched bytes to canonical columns, row after row.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, RecordBatch};
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelectionPolicy};
+use squall_schema::columns::{column_from_values, normalise};
+use squall_schema::{Error, ErrorKind, Field, Result, Schema, Value};
+
+use crate::fetch::{Fetched, selection};
+use crate::transform::record_batch;
+
+/// Rows that are decoded at a time. Below 8,192 the fixed costs of a batch show.
+const DECODE_ROWS: usize = 8192;
+
+/// Decodes the rows of one fetched run, in order, in as many calls as the caller likes.
+pub(crate) struct Decoder {
+    reader: ParquetRecordBatchReader,
+    /// Decoded rows that nobody asked for yet.
+    left: Option<RecordBatch>,
+    /// The rows of the row group that come next, ascending.
+    rows: Vec<Range<u64>>,
+    partition: Arc<[(Field, Value)]>,
+    schema: Arc<Schema>,
+}
+
+impl Decoder {
+    /// A decoder of the run's rows, without the first `skip`.
+    ///
+    /// `schema` is that of the batches; the fields in `partition` have one value for all rows and no bytes.
+    pub(crate) fn new(
+        fetched: &Fetched,
+        skip: u64,
+        schema: Arc<Schema>,
+        partition: Arc<[(Field, Value)]>,
+    ) -> Result<Self> {
+        let rows = skip_rows(&fetched.rows, skip);
+        let row_group = fetched.footer.metadata().row_group(fetched.row_group);
+        let rows_in_group =
+            u64::try_from(row_group.num_rows()).map_err(|_| Error::corrupt("a row group of negative length"))?;
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(fetched.bytes.clone(), fetched.footer.clone())
+            .with_projection(fetched.projection.clone())
+            .with_row_groups(vec![fetched.row_group])
+            .with_row_selection(selection(&rows, rows_in_group))
+            // A mask would read the pages in between, which are not here.
+            .with_row_selection_policy(RowSelectionPolicy::Selectors)
+            .with_batch_size(DECODE_ROWS)
+            .build()
+            .map_err(corrupt)?;
+        Ok(Self {
+            reader,
+            left: None,
+            rows,
+            partition,
+            schema,
+        })
+    }
+
+    /// The next `n` rows, in one or more batches.
+    pub(crate) fn take(&mut self, n: u64, out: &mut Vec<RecordBatch>) -> Result<()> {
+        let mut wanted = n as usize;
+        while wanted > 0 {
+            let batch = match self.left.take() {
+                Some(batch) => batch,
+                None => self.decode()?,
+            };
+            let now = wanted.min(batch.num_rows());
+            if now < batch.num_rows() {
+                self.left = Some(batch.slice(now, batch.num_rows() - now));
+            }
+            out.push(batch.slice(0, now));
+            wanted -= now;
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self) -> Result<RecordBatch> {
+        let batch = match self.reader.next() {
+            Some(batch) => batch.map_err(|error| corrupt(error.into()))?,
+            None => return Err(Error::corrupt("the row group has fewer rows than its footer says")),
+        };
+        let rows = batch.num_rows();
+        let column = |field: &Field| -> Result<ArrayRef> {
+            if let Some((_, value)) = self.partition.iter().find(|(own, _)| own.name == field.name) {
+                return column_from_values(field, &vec![value; rows]);
+            }
+            let column = batch.column_by_name(&field.name);
+            let column = column.ok_or_else(|| Error::corrupt(format!("the file has no column {:?}", field.name)))?;
+            normalise(column, field).map_err(|error| self.in_row_group(error))
+        };
+        let columns = self.schema.fields().iter().map(column).collect::<Result<Vec<_>>>()?;
+        let batch = record_batch(&self.schema, columns, rows)?;
+        self.rows = skip_rows(&self.rows, rows as u64);
+        Ok(batch)
+    }
+
+    /// The error with its row counted in the row group instead of the batch.
+    fn in_row_group(&self, error: Error) -> Error {
+        let row = error.place("row").and_then(|row| row.parse().ok());
+        let first = |skip| skip_rows(&self.rows, skip).first().map(|rows| rows.start);
+        match row.and_then(first) {
+            Some(row) => error.replace_place("row", row),
+            None => error,
+        }
+    }
+}
+
+/// The runs without their first `skip` rows.
+fn skip_rows(runs: &[Range<u64>], mut skip: u64) -> Vec<Range<u64>> {
+    let mut left = Vec::new();
+    for run in runs {
+        let now = skip.min(run.end - run.start);
+        skip -= now;
+        if run.start + now < run.end {
+            left.push(run.start + now..run.end);
+        }
+    }
+    left
+}
+
+fn corrupt(error: parquet::errors::ParquetError) -> Error {
+    Error::new(ErrorKind::Corrupt, "cannot decode the row group").with_source(error)
+}

@@ -1,0 +1,200 @@
+//! The bytes of a run of rows of one row group, and nothing more.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, buf::Reader};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
+use parquet::file::reader::{ChunkReader, Length};
+use squall_dataset::{Dataset, Piece, footer};
+use squall_schema::{Error, Result};
+use tokio::sync::OnceCell;
+
+/// The footers of the files that were opened, each loaded once.
+pub(crate) struct Footers(Vec<OnceCell<ArrowReaderMetadata>>);
+
+impl Footers {
+    pub(crate) fn new(dataset: &Dataset) -> Self {
+        Self(dataset.files().iter().map(|_| OnceCell::new()).collect())
+    }
+
+    /// The footer of a piece's file. Its row group must have the rows that the plan counted.
+    async fn get(&self, dataset: &Dataset, piece: &Piece) -> Result<ArrowReaderMetadata> {
+        let file = dataset.file_of(piece);
+        let load = || async {
+            let footer = footer::load(dataset.store(), &file.path, file.size, true).await?;
+            ArrowReaderMetadata::try_new(footer.metadata, ArrowReaderOptions::new())
+                .map_err(|error| Error::unsupported("the Parquet schema has no Arrow schema").with_source(error))
+        };
+        let footer = self.0[piece.file as usize].get_or_try_init(load).await?;
+        let row_groups = footer.metadata().row_groups();
+        let found = row_groups
+            .get(piece.row_group as usize)
+            .map(|row_group| row_group.num_rows());
+        if found != i64::try_from(piece.rows).ok() {
+            return Err(Error::corrupt(format!(
+                "the file changed since the dataset was described: expected {} rows in the row group, found {}",
+                piece.rows,
+                found.map_or("no such row group".into(), |rows| rows.to_string())
+            )));
+        }
+        Ok(footer.clone())
+    }
+}
+
+/// A run of rows whose bytes are here.
+pub(crate) struct Fetched {
+    pub(crate) footer: ArrowReaderMetadata,
+    pub(crate) projection: ProjectionMask,
+    pub(crate) row_group: usize,
+    /// Rows of the row group, ascending.
+    pub(crate) rows: Vec<Range<u64>>,
+    pub(crate) bytes: SparseBytes,
+}
+
+/// Fetches the pages of `columns` that hold these rows of a piece; whole column chunks where the file has no offset index.
+pub(crate) async fn fetch(
+    dataset: &Dataset,
+    footers: &Footers,
+    piece: &Piece,
+    rows: Vec<Range<u64>>,
+    columns: &[String],
+) -> Result<Fetched> {
+    let file = dataset.file_of(piece);
+    let at = |error: Error| {
+        error
+            .at("row group", piece.row_group)
+            .at("file", &file.path)
+            .at("URL", dataset.url())
+    };
+    let footer = footers.get(dataset, piece).await.map_err(at)?;
+    let metadata = footer.metadata();
+    let schema = metadata.file_metadata().schema_descr();
+    let projection = ProjectionMask::roots(schema, roots(&footer, columns).map_err(at)?);
+    let row_group = piece.row_group as usize;
+    let ranges = byte_ranges(metadata, row_group, &projection, &selection(&rows, piece.rows)).map_err(at)?;
+    let chunks = dataset
+        .store()
+        .get_ranges(&file.path, &ranges)
+        .await
+        .map_err(|error| error.at("row group", piece.row_group))?;
+    let chunks = ranges.into_iter().map(|range| range.start).zip(chunks).collect();
+    Ok(Fetched {
+        projection,
+        row_group,
+        rows,
+        bytes: SparseBytes::new(chunks, file.size),
+        footer,
+    })
+}
+
+/// The places of the columns in the file. Another file may have them in another order.
+fn roots(footer: &ArrowReaderMetadata, columns: &[String]) -> Result<Vec<usize>> {
+    let root = |name: &String| {
+        let found = footer.schema().index_of(name);
+        found.map_err(|_| Error::corrupt(format!("the file has no column {name:?}, though the dataset has it")))
+    };
+    columns.iter().map(root).collect()
+}
+
+pub(crate) fn selection(rows: &[Range<u64>], rows_in_group: u64) -> RowSelection {
+    let ranges = rows.iter().map(|range| range.start as usize..range.end as usize);
+    RowSelection::from_consecutive_ranges(ranges, rows_in_group as usize)
+}
+
+fn byte_ranges(
+    metadata: &ParquetMetaData,
+    row_group: usize,
+    projection: &ProjectionMask,
+    selection: &RowSelection,
+) -> Result<Vec<Range<u64>>> {
+    let mut ranges = Vec::new();
+    let offset_index = metadata.offset_index().and_then(|index| index.get(row_group));
+    for (leaf, column) in metadata.row_group(row_group).columns().iter().enumerate() {
+        if !projection.leaf_included(leaf) {
+            continue;
+        }
+        let (start, length) = column.byte_range();
+        let end = start.checked_add(length);
+        let end =
+            end.ok_or_else(|| Error::corrupt("a column chunk that ends past 2^64").at("column", column.column_path()))?;
+        match offset_index
+            .and_then(|index| index.get(leaf))
+            .map(|index| index.page_locations())
+        {
+            Some(pages) if !pages.is_empty() => {
+                // The dictionary page, where there is one, stands before the first data page and is always needed.
+                let first = u64::try_from(pages[0].offset).unwrap_or(start);
+                if first > start {
+                    ranges.push(start..first);
+                }
+                ranges.extend(selection.scan_ranges(pages));
+            }
+            _ => ranges.push(start..end),
+        }
+    }
+    ranges.sort_by_key(|range| range.start);
+    Ok(ranges)
+}
+
+/// The parts of a file that were fetched. Reading any other part is an error.
+#[derive(Clone)]
+pub(crate) struct SparseBytes {
+    chunks: Arc<[(u64, Bytes)]>,
+    file_size: u64,
+}
+
+impl SparseBytes {
+    fn new(chunks: Vec<(u64, Bytes)>, file_size: u64) -> Self {
+        Self {
+            chunks: chunks.into(),
+            file_size,
+        }
+    }
+
+    /// Bytes that are held.
+    pub(crate) fn held(&self) -> usize {
+        self.chunks.iter().map(|(_, bytes)| bytes.len()).sum()
+    }
+
+    fn from(&self, start: u64) -> parquet::errors::Result<Bytes> {
+        let place = self.chunks.partition_point(|(offset, _)| *offset <= start);
+        let found = place.checked_sub(1).map(|place| &self.chunks[place]);
+        match found {
+            Some((offset, bytes)) if start - offset <= bytes.len() as u64 => {
+                Ok(bytes.slice((start - offset) as usize..))
+            }
+            _ => Err(ParquetError::General(format!(
+                "byte {start} of the file was not fetched"
+            ))),
+        }
+    }
+}
+
+impl Length for SparseBytes {
+    fn len(&self) -> u64 {
+        self.file_size
+    }
+}
+
+impl ChunkReader for SparseBytes {
+    type T = Reader<Bytes>;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
+        Ok(self.from(start)?.reader())
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        let bytes = self.from(start)?;
+        if bytes.len() < length {
+            let found = bytes.len();
+            return Err(ParquetError::EOF(format!(
+                "expected {length} bytes at {start} of the file, fetched {found}"
+            )));
+        }
+        Ok(bytes.slice(..length))
+    }
+}

@@ -1,0 +1,285 @@
+//! A where-clause, as the rows for which it is true.
+//!
+//! The number of selected rows is not in any footer, and equal steps need it. So the columns of the clause are read once,
+//! row groups side by side, before anything else; what is kept is a bitmap per row group. A clause over partition columns
+//! alone reads nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow_array::builder::BooleanBufferBuilder;
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, BooleanArray};
+use arrow_schema::DataType;
+use datafusion_common::config::ConfigOptions;
+use datafusion_common::{DFSchema, DataFusionError, TableReference, plan_err};
+use datafusion_expr::execution_props::ExecutionProps;
+use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion_expr::planner::{ContextProvider, ExprPlanner};
+use datafusion_expr::registry::{FunctionRegistry, MemoryFunctionRegistry};
+use datafusion_expr::{AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, TableSource, Volatility, WindowUDF};
+use datafusion_optimizer::simplify_expressions::{ExprSimplifier, SimplifyContext};
+use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
+use datafusion_sql::parser::DFParser;
+use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
+use futures::{StreamExt, TryStreamExt, stream};
+use squall_dataset::{Dataset, Piece};
+use squall_schema::arrow::schema_to_arrow;
+use squall_schema::columns::column_from_values;
+use squall_schema::{Error, ErrorKind, Field, Result, Schema, Value};
+
+use crate::decode::Decoder;
+use crate::fetch::{Footers, fetch};
+use crate::reader::Io;
+use crate::select::{Bitmap, RowSet, SelectedPiece, Selection};
+use crate::transform::record_batch;
+
+/// The rows of the dataset for which `sql` is true.
+pub(crate) fn select(dataset: &Arc<Dataset>, sql: &str, workers: usize, io: &Io) -> Result<Selection> {
+    let predicate = Arc::new(Predicate::parse(sql, dataset.schema())?);
+    let footers = Arc::new(Footers::new(dataset));
+    let scan = |ordinal: usize| {
+        let (dataset, footers, predicate) = (dataset.clone(), footers.clone(), predicate.clone());
+        async move {
+            let piece = dataset.pieces()[ordinal];
+            let rows = predicate.scan(&dataset, &footers, &piece).await?;
+            let piece = u32::try_from(ordinal).map_err(|_| Error::unsupported("more than 2^32 row groups"))?;
+            Ok::<_, Error>(SelectedPiece { piece, rows })
+        }
+    };
+    let pieces = (0..dataset.pieces().len()).map(scan);
+    // One more than there are workers, so that bytes arrive while they decode.
+    let scanned: Vec<_> = io.wait(async move { stream::iter(pieces).buffered(workers + 1).try_collect().await })?;
+    Selection::new(dataset, scanned, &format!("no row fulfils the where-clause {sql:?}"))
+}
+
+/// A where-clause, ready to be evaluated.
+struct Predicate {
+    sql: String,
+    /// The columns that it names.
+    schema: Arc<Schema>,
+    expression: Arc<dyn PhysicalExpr>,
+}
+
+impl Predicate {
+    fn parse(sql: &str, schema: &Schema) -> Result<Self> {
+        let wrong = |error: DataFusionError| {
+            // One sentence: DataFusion lists the valid fields on a line of their own.
+            let message = error.strip_backtrace().replace('\n', " ");
+            Error::invalid(format!("the where-clause {sql:?} does not fit the columns: {message}"))
+        };
+        let all = DFSchema::try_from(schema_to_arrow(schema)?.as_ref().clone()).map_err(wrong)?;
+        let functions = Functions::new().map_err(wrong)?;
+        let options = ParserOptions {
+            // A column is written as it is named: Parquet's names have upper and lower case.
+            enable_ident_normalization: false,
+            ..ParserOptions::default()
+        };
+        let parsed = DFParser::parse_sql_into_expr(sql).map_err(wrong)?;
+        let planner = SqlToRel::new_with_options(&functions, options);
+        let logical = planner
+            .sql_to_expr(parsed.expr, &all, &mut PlannerContext::new())
+            .map_err(wrong)?;
+        refuse_changing(&logical, sql)?;
+
+        let named = logical.column_refs();
+        let columns: Vec<_> = schema
+            .names()
+            .filter(|name| named.iter().any(|column| column.name == *name))
+            .collect();
+        let schema = schema.project(&columns)?;
+        let own = DFSchema::try_from(schema_to_arrow(&schema)?.as_ref().clone()).map_err(wrong)?;
+        let context = SimplifyContext::builder().with_schema(Arc::new(own.clone())).build();
+        let coerced = ExprSimplifier::new(context).coerce(logical, &own).map_err(wrong)?;
+        let physical = create_physical_expr(
+            &coerced,
+            &own,
+            &ExecutionProps::new(),
+            &PhysicalPlanningContext::default(),
+        );
+        let expression = physical.map_err(wrong)?;
+        let found = expression.data_type(own.as_arrow()).map_err(wrong)?;
+        if found != DataType::Boolean {
+            return Err(Error::invalid(format!(
+                "the where-clause {sql:?} is not true or false, but a {found}"
+            )));
+        }
+        Ok(Self {
+            sql: sql.to_owned(),
+            schema: Arc::new(schema),
+            expression,
+        })
+    }
+
+    async fn scan(self: Arc<Self>, dataset: &Arc<Dataset>, footers: &Footers, piece: &Piece) -> Result<RowSet> {
+        if piece.rows == 0 {
+            return Ok(RowSet::All(0));
+        }
+        let file = dataset.file_of(piece);
+        let partition: Arc<[(Field, Value)]> = dataset
+            .partition_fields()
+            .iter()
+            .cloned()
+            .zip(file.partition.iter().cloned())
+            .collect();
+        let in_directory = |name: &str| partition.iter().any(|(field, _)| field.name == name);
+        let columns: Vec<_> = self
+            .schema
+            .names()
+            .filter(|name| !in_directory(name))
+            .map(str::to_owned)
+            .collect();
+        if columns.is_empty() {
+            let value = |field: &Field| {
+                let value = partition
+                    .iter()
+                    .find(|(own, _)| own.name == field.name)
+                    .map_or(&Value::Null, |(_, value)| value);
+                column_from_values(field, &[value])
+            };
+            let one = self.schema.fields().iter().map(value).collect::<Result<_>>()?;
+            let holds = self.evaluate(&record_batch(&self.schema, one, 1)?)?;
+            return Ok(RowSet::All(if holds.value(0) && holds.is_valid(0) {
+                piece.rows
+            } else {
+                0
+            }));
+        }
+        let fetched = fetch(dataset, footers, piece, vec![0..piece.rows], &columns).await?;
+        let (predicate, rows) = (self.clone(), piece.rows);
+        let work = move || {
+            let mut decoder = Decoder::new(&fetched, 0, predicate.schema.clone(), partition)?;
+            let mut batches = Vec::new();
+            decoder.take(rows, &mut batches)?;
+            let mut bits = BooleanBufferBuilder::new(rows as usize);
+            for batch in batches {
+                let holds = predicate.evaluate(&batch)?;
+                match holds.nulls() {
+                    // Unknown is not true.
+                    Some(known) => bits.append_buffer(&(holds.values() & known.inner())),
+                    None => bits.append_buffer(holds.values()),
+                }
+            }
+            Ok(bits.finish())
+        };
+        let bits = tokio::task::spawn_blocking(work).await;
+        let bits = bits.map_err(|error| Error::internal("the scan of a where-clause died").with_source(error))?;
+        let at = |error: Error| {
+            error
+                .at("row group", piece.row_group)
+                .at("file", &file.path)
+                .at("URL", dataset.url())
+        };
+        let bits = bits.map_err(at)?;
+        Ok(if bits.count_set_bits() == bits.len() {
+            RowSet::All(piece.rows)
+        } else {
+            RowSet::Bitmap(Bitmap::new(bits))
+        })
+    }
+
+    fn evaluate(&self, batch: &arrow_array::RecordBatch) -> Result<BooleanArray> {
+        let failed = |error: DataFusionError| {
+            Error::new(
+                ErrorKind::Engine,
+                format!("cannot evaluate the where-clause {:?}", self.sql),
+            )
+            .with_source(error.strip_backtrace())
+        };
+        let value = self.expression.evaluate(batch).map_err(failed)?;
+        let array = value.into_array(batch.num_rows()).map_err(failed)?;
+        let holds = array.as_boolean_opt().cloned();
+        holds.ok_or_else(|| Error::internal(format!("a where-clause gave a {}", array.data_type())))
+    }
+}
+
+/// The order is a function of its inputs: a clause that gives other rows tomorrow is none.
+fn refuse_changing(expression: &Expr, sql: &str) -> Result<()> {
+    use datafusion_common::tree_node::TreeNode;
+    let changing = |expression: &Expr| {
+        Ok(
+            matches!(expression, Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable),
+        )
+    };
+    match expression.exists(changing) {
+        Ok(false) => Ok(()),
+        _ => Err(Error::invalid(format!(
+            "the where-clause {sql:?} calls a function whose result changes from call to call"
+        ))),
+    }
+}
+
+/// DataFusion's functions, for the planner of expressions. There are no tables: subqueries are refused.
+struct Functions {
+    scalar: HashMap<String, Arc<ScalarUDF>>,
+    planners: Vec<Arc<dyn ExprPlanner>>,
+    options: ConfigOptions,
+}
+
+impl Functions {
+    fn new() -> Result<Self, DataFusionError> {
+        let mut registry = MemoryFunctionRegistry::new();
+        datafusion_functions::register_all(&mut registry)?;
+        let names = registry.udfs();
+        let scalar = names.into_iter().map(|name| Ok((name.clone(), registry.udf(&name)?)));
+        Ok(Self {
+            scalar: scalar.collect::<Result<_, DataFusionError>>()?,
+            planners: vec![
+                Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
+                Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
+                Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
+            ],
+            options: ConfigOptions::default(),
+        })
+    }
+}
+
+impl ContextProvider for Functions {
+    fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>, DataFusionError> {
+        plan_err!("a where-clause has no tables, found {name}")
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        &self.planners
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        self.scalar.get(&name.to_lowercase()).cloned()
+    }
+
+    fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
+        None
+    }
+
+    fn get_aggregate_meta(&self, _name: &str) -> Option<Arc<AggregateUDF>> {
+        None
+    }
+
+    fn get_window_meta(&self, _name: &str) -> Option<Arc<WindowUDF>> {
+        None
+    }
+
+    fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        &self.options
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        self.scalar.keys().cloned().collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}

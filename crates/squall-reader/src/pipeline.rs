@@ -1,0 +1,622 @@
+//! The only file that spawns, orders and cancels.
+//!
+//! ```text
+//!             new windows                 bytes                    decoded windows
+//! Schedule ───────────────▶ fetch (tokio) ─────▶ decode (workers) ──────────────┐
+//!     │ planned batches                                                         ▼
+//!     └───────────────────────────────────────────────▶ wait for windows ─▶ gather, transform (workers)
+//!                                                                               │ in any order
+//!                                                        caller ◀── in order ◀──┘
+//! ```
+//!
+//! One thread, the driver, holds all state and never works on data: it takes events, hands out jobs and puts finished
+//! batches in order. Workers and fetches share nothing with each other. A lane is read forwards by one job at a time, so
+//! that its decoder goes on where it stood. An error takes its batch's place in the order; what comes before it is
+//! delivered, and nothing behind it.
+//!
+//! Dropping the pipeline stops the driver, which ends the fetches and joins the workers.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use arrow_array::RecordBatch;
+use crossbeam_channel::{Receiver, Select, Sender, bounded, unbounded};
+use squall_dataset::Piece;
+use squall_schema::{Error, Field, Result, RowId, Value};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use crate::decode::Decoder;
+use crate::fetch::{Fetched, Footers, fetch};
+use crate::gather::{Pass, Pick, Window, gather};
+use crate::order::{Order, Segment};
+use crate::plan::{NewWindow, PlannedBatch, ReadPlan, Schedule};
+use crate::transform::{Rows, panic_message};
+
+/// Batches that are planned ahead of those in work, so that windows are read before they are needed. Planning costs
+/// little memory; the windows that it touches are at most one more a lane.
+const PLAN_AHEAD: usize = 32;
+
+/// A batch as the pipeline delivers it.
+#[derive(Debug, Clone)]
+pub(crate) struct Delivered {
+    pub(crate) epoch: u64,
+    pub(crate) step: u64,
+    pub(crate) ids: Vec<RowId>,
+    pub(crate) columns: RecordBatch,
+    /// The epoch and sample that come after it.
+    pub(crate) after: (u64, u64),
+}
+
+/// A running pipeline. Batches come in order, errors included; after an error there are no more.
+pub(crate) struct Pipeline {
+    /// `None` once it is dropped.
+    batches: Option<Receiver<Result<Delivered>>>,
+    events: Sender<Event>,
+    driver: Option<JoinHandle<()>>,
+}
+
+impl Pipeline {
+    pub(crate) fn start(plan: Arc<ReadPlan>, io: Handle) -> Result<Self> {
+        let (batches_in, batches) = bounded(1);
+        let (events_in, events) = unbounded();
+        let (jobs, work) = unbounded();
+        let context = Arc::new(Context {
+            footers: Footers::new(&plan.dataset),
+            columns: file_columns(&plan),
+            partitions: partitions(&plan),
+            plan: plan.clone(),
+        });
+        let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
+            let spawned = std::thread::Builder::new().name(name).spawn(run);
+            spawned.map_err(|error| Error::internal("cannot start a thread").with_source(error))
+        };
+        let mut workers = Vec::new();
+        for i in 0..plan.workers {
+            let (work, events, context) = (work.clone(), events_in.clone(), context.clone());
+            let run = move || {
+                for job in work {
+                    if events.send(context.work(job)).is_err() {
+                        break;
+                    }
+                }
+            };
+            workers.push(spawn(format!("squall-worker-{i}"), Box::new(run))?);
+        }
+        let driver = Driver {
+            schedule: Some(Schedule::new(plan)),
+            context,
+            lanes: HashMap::new(),
+            planned: VecDeque::new(),
+            pass: 0,
+            in_work: 0,
+            done: BTreeMap::new(),
+            n_started: 0,
+            n_delivered: 0,
+            jobs,
+            events,
+            events_in: events_in.clone(),
+            batches: batches_in,
+            fetches: JoinSet::new(),
+            io,
+        };
+        let run = move || {
+            driver.run();
+            for worker in workers {
+                // A worker catches the panics of its jobs and has none of its own.
+                let _ = worker.join();
+            }
+        };
+        Ok(Self {
+            batches: Some(batches),
+            events: events_in,
+            driver: Some(spawn("squall-driver".into(), Box::new(run))?),
+        })
+    }
+
+    /// The next batch; waits for it.
+    pub(crate) fn next(&mut self) -> Option<Result<Delivered>> {
+        self.batches.as_ref()?.recv().ok()
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.batches = None;
+        // The driver may have ended already.
+        let _ = self.events.send(Event::Stop);
+        if let Some(driver) = self.driver.take() {
+            let _ = driver.join();
+        }
+    }
+}
+
+/// What all jobs read and none changes.
+struct Context {
+    plan: Arc<ReadPlan>,
+    footers: Footers,
+    /// The columns that stand in files.
+    columns: Vec<String>,
+    /// For each file the partition fields that are read, with their values.
+    partitions: Vec<Arc<[(Field, Value)]>>,
+}
+
+fn file_columns(plan: &ReadPlan) -> Vec<String> {
+    let partitions = plan.dataset.partition_fields();
+    let in_file = |name: &&str| partitions.iter().all(|field| field.name != **name);
+    plan.source.names().filter(in_file).map(str::to_owned).collect()
+}
+
+fn partitions(plan: &ReadPlan) -> Vec<Arc<[(Field, Value)]>> {
+    let fields = plan.dataset.partition_fields();
+    let values = |file: &squall_dataset::DataFile| {
+        let all = fields.iter().cloned().zip(file.partition.iter().cloned());
+        all.filter(|(field, _)| plan.source.get(&field.name).is_some())
+            .collect()
+    };
+    plan.dataset.files().iter().map(values).collect()
+}
+
+/// A lane of a pass.
+type LaneKey = (Pass, u64);
+
+enum Job {
+    Decode {
+        lane: LaneKey,
+        window: Arc<Window>,
+        cursor: Cursor,
+        parts: Vec<Part>,
+    },
+    Build {
+        seq: u64,
+        batch: PlannedBatch,
+    },
+}
+
+enum Event {
+    Fetched {
+        lane: LaneKey,
+        start: u64,
+        result: Result<Fetched>,
+    },
+    Decoded {
+        lane: LaneKey,
+        cursor: Cursor,
+        result: Result<()>,
+    },
+    Built {
+        seq: u64,
+        result: Result<Delivered>,
+    },
+    Stop,
+}
+
+/// Where a lane's decoder stands between two jobs.
+#[derive(Default)]
+struct Cursor {
+    /// The decoder, the lane's row where its run begins, and the row that it gives next.
+    open: Option<(Decoder, u64, u64)>,
+}
+
+/// A part of a window: rows of a lane that lie in one fetched run.
+struct Part {
+    run: Arc<Run>,
+    rows: Range<u64>,
+}
+
+/// A fetched run of rows of a lane, to the end of its piece or of the lane.
+struct Run {
+    /// Its rows, counted in the lane.
+    rows: Range<u64>,
+    piece: Piece,
+    fetched: Fetched,
+}
+
+/// A run that is fetched or being fetched.
+struct Pending {
+    rows: Range<u64>,
+    piece: Piece,
+    /// `None` until it is here.
+    run: Option<Arc<Run>>,
+}
+
+struct Lane {
+    order: Arc<Order>,
+    /// Windows to decode, in order.
+    queue: VecDeque<Arc<Window>>,
+    /// Runs that the queue and the window behind it need, in order.
+    runs: VecDeque<Pending>,
+    /// `None` while a job has it.
+    cursor: Option<Cursor>,
+    failed: Option<Error>,
+}
+
+struct Driver {
+    context: Arc<Context>,
+    /// `None` when all batches are planned, or none are wanted any more.
+    schedule: Option<Schedule>,
+    lanes: HashMap<LaneKey, Lane>,
+    planned: VecDeque<PlannedBatch>,
+    /// The newest pass; lanes of older ones get no more windows.
+    pass: Pass,
+    in_work: usize,
+    /// Batches that wait for their turn.
+    done: BTreeMap<u64, Result<Delivered>>,
+    n_started: u64,
+    n_delivered: u64,
+    jobs: Sender<Job>,
+    events: Receiver<Event>,
+    events_in: Sender<Event>,
+    batches: Sender<Result<Delivered>>,
+    fetches: JoinSet<()>,
+    io: Handle,
+}
+
+impl Driver {
+    fn run(mut self) {
+        loop {
+            self.plan();
+            self.start_ready();
+            let finished = self.schedule.is_none() && self.planned.is_empty() && self.in_work == 0;
+            if finished && self.done.is_empty() {
+                return;
+            }
+            let Some(next) = self.done.remove(&self.n_delivered) else {
+                match self.events.recv() {
+                    Ok(Event::Stop) | Err(_) => return,
+                    Ok(event) => self.take(event),
+                }
+                continue;
+            };
+            let mut select = Select::new();
+            let deliver = select.send(&self.batches);
+            select.recv(&self.events);
+            let ready = select.select();
+            if ready.index() == deliver {
+                let failed = next.is_err();
+                if ready.send(&self.batches, next).is_err() || failed {
+                    return;
+                }
+                self.n_delivered += 1;
+            } else {
+                self.done.insert(self.n_delivered, next);
+                match ready.recv(&self.events) {
+                    Ok(Event::Stop) | Err(_) => return,
+                    Ok(event) => self.take(event),
+                }
+            }
+        }
+    }
+
+    /// Plans ahead, and begins to fetch what the new windows need.
+    fn plan(&mut self) {
+        while self.planned.len() < PLAN_AHEAD {
+            let Some(schedule) = &mut self.schedule else {
+                return;
+            };
+            let mut new = Vec::new();
+            match schedule.next(&mut new) {
+                Ok(Some(batch)) => {
+                    new.into_iter().for_each(|window| self.open_window(window));
+                    self.planned.push_back(batch);
+                }
+                Ok(None) => self.schedule = None,
+                Err(error) => {
+                    self.schedule = None;
+                    let seq = self.n_started + self.planned.len() as u64;
+                    self.done.insert(seq, Err(error));
+                }
+            }
+        }
+    }
+
+    fn open_window(&mut self, NewWindow { order, window }: NewWindow) {
+        let key = (window.pass, window.lane);
+        if window.pass > self.pass {
+            self.pass = window.pass;
+            let old: Vec<_> = self
+                .lanes
+                .keys()
+                .filter(|(pass, _)| *pass < window.pass)
+                .copied()
+                .collect();
+            old.into_iter().for_each(|key| self.close_lane(key));
+        }
+        let lane = self.lanes.entry(key).or_insert_with(|| Lane {
+            order,
+            queue: VecDeque::new(),
+            runs: VecDeque::new(),
+            cursor: Some(Cursor::default()),
+            failed: None,
+        });
+        let lane_len = lane.order.lane_len(window.lane);
+        // One window more than is needed now: its bytes are here when its turn comes.
+        let (_, ahead) = lane.order.windows(window.lane).of(window.rows.end.min(lane_len - 1));
+        let wanted = window.rows.start..ahead.end;
+        lane.queue.push_back(window);
+        self.fetch(key, wanted);
+        self.decode(key);
+    }
+
+    /// Begins to fetch the runs that cover `wanted` and are not under way.
+    fn fetch(&mut self, key: LaneKey, wanted: Range<u64>) {
+        let Some(lane) = self.lanes.get_mut(&key) else {
+            return;
+        };
+        let last = lane.runs.back().map_or(0, |run| run.rows.end);
+        let mut at = wanted.start.max(last);
+        while at < wanted.end {
+            let Segment { piece, rows } = lane.order.segment_at(key.1, at);
+            let end = at + (rows.end - rows.start);
+            let plan = &self.context.plan;
+            let selected = &plan.selection.pieces()[piece as usize];
+            let info = plan.dataset.pieces()[selected.piece as usize];
+            lane.runs.push_back(Pending {
+                rows: at..end,
+                piece: info,
+                run: None,
+            });
+            let stored = selected.rows.runs(&rows);
+            let (context, events, start) = (self.context.clone(), self.events_in.clone(), at);
+            let task = async move {
+                let dataset = &context.plan.dataset;
+                let result = fetch(dataset, &context.footers, &info, stored, &context.columns).await;
+                // The driver may have stopped.
+                let _ = events.send(Event::Fetched {
+                    lane: key,
+                    start,
+                    result,
+                });
+            };
+            self.fetches.spawn_on(task, &self.io);
+            at = end;
+        }
+        while self.fetches.try_join_next().is_some() {}
+    }
+
+    /// Hands the lane's next window to a worker, if its bytes are here and no job has the lane.
+    fn decode(&mut self, key: LaneKey) {
+        let Some(lane) = self.lanes.get_mut(&key) else {
+            return;
+        };
+        let (Some(window), Some(_)) = (lane.queue.front(), &lane.cursor) else {
+            return;
+        };
+        // A rank that takes part of a lane may never need some window.
+        while lane.runs.front().is_some_and(|run| run.rows.end <= window.rows.start) {
+            lane.runs.pop_front();
+        }
+        let mut parts = Vec::new();
+        for pending in &lane.runs {
+            let rows = window.rows.start.max(pending.rows.start)..window.rows.end.min(pending.rows.end);
+            if rows.start >= rows.end {
+                break;
+            }
+            let Some(run) = &pending.run else {
+                return;
+            };
+            parts.push(Part { run: run.clone(), rows });
+        }
+        let covered: u64 = parts.iter().map(|part| part.rows.end - part.rows.start).sum();
+        if covered < window.rows.end - window.rows.start {
+            return;
+        }
+        let (Some(window), Some(cursor)) = (lane.queue.pop_front(), lane.cursor.take()) else {
+            return;
+        };
+        // The parts hold what the job needs; a run whose end is decoded is not needed again.
+        while lane.runs.front().is_some_and(|run| run.rows.end <= window.rows.end) {
+            lane.runs.pop_front();
+        }
+        let _ = self.jobs.send(Job::Decode {
+            lane: key,
+            window,
+            cursor,
+            parts,
+        });
+    }
+
+    /// Hands planned batches whose windows are decoded to the workers, in order.
+    fn start_ready(&mut self) {
+        while (self.n_started - self.n_delivered) < self.context.plan.prefetch as u64 {
+            let missing = self
+                .planned
+                .front()
+                .and_then(|batch| batch.picks.iter().find(|pick| pick.window.decoded.get().is_none()));
+            if let Some(Pick { window, .. }) = missing {
+                let lane = self.lanes.get_mut(&(window.pass, window.lane));
+                if let Some(error) = lane.and_then(|lane| lane.failed.take()) {
+                    self.fail(error);
+                }
+                return;
+            }
+            let Some(batch) = self.planned.pop_front() else {
+                return;
+            };
+            let _ = self.jobs.send(Job::Build {
+                seq: self.n_started,
+                batch,
+            });
+            self.n_started += 1;
+            self.in_work += 1;
+        }
+    }
+
+    /// Puts the error in the place of the next batch to start; nothing is planned behind it.
+    fn fail(&mut self, error: Error) {
+        self.schedule = None;
+        self.planned.clear();
+        self.done.retain(|seq, _| *seq < self.n_started);
+        self.done.insert(self.n_started, Err(error));
+        self.n_started += 1;
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Fetched {
+                lane: key,
+                start,
+                result,
+            } => {
+                let Some(lane) = self.lanes.get_mut(&key) else {
+                    return;
+                };
+                match result {
+                    Ok(fetched) => {
+                        let pending = lane.runs.iter_mut().find(|run| run.rows.start == start);
+                        if let Some(pending) = pending {
+                            tracing::trace!(lane = key.1, start, bytes = fetched.bytes.held(), "fetched");
+                            pending.run = Some(Arc::new(Run {
+                                rows: pending.rows.clone(),
+                                piece: pending.piece,
+                                fetched,
+                            }));
+                        }
+                        self.decode(key);
+                    }
+                    Err(error) => lane.failed = Some(error),
+                }
+            }
+            Event::Decoded {
+                lane: key,
+                cursor,
+                result,
+            } => {
+                let Some(lane) = self.lanes.get_mut(&key) else {
+                    return;
+                };
+                lane.cursor = Some(cursor);
+                match result {
+                    Ok(()) => self.decode(key),
+                    Err(error) => lane.failed = Some(error),
+                }
+                self.close_lane(key);
+            }
+            Event::Built { seq, result } => {
+                self.in_work -= 1;
+                self.done.insert(seq, result);
+            }
+            Event::Stop => {}
+        }
+    }
+
+    /// Forgets a lane that has nothing to do and holds nothing that it will need.
+    fn close_lane(&mut self, key: LaneKey) {
+        let idle = self.lanes.get(&key).is_some_and(|lane| {
+            let Some(cursor) = &lane.cursor else {
+                return false;
+            };
+            let holds_nothing = cursor.open.is_none() && lane.runs.is_empty();
+            lane.queue.is_empty() && lane.failed.is_none() && (holds_nothing || key.0 < self.pass)
+        });
+        if idle {
+            self.lanes.remove(&key);
+        }
+    }
+}
+
+impl Context {
+    /// Does a job. A panic in it becomes an error.
+    fn work(&self, job: Job) -> Event {
+        match job {
+            Job::Decode {
+                lane,
+                window,
+                mut cursor,
+                parts,
+            } => {
+                let result = guard(|| self.decode(&window, &mut cursor, &parts));
+                Event::Decoded { lane, cursor, result }
+            }
+            Job::Build { seq, batch } => Event::Built {
+                seq,
+                result: guard(|| self.build(&batch)),
+            },
+        }
+    }
+
+    fn decode(&self, window: &Window, cursor: &mut Cursor, parts: &[Part]) -> Result<()> {
+        let mut chunks = Vec::new();
+        for part in parts {
+            let plan = &self.plan;
+            let file = plan.dataset.file_of(&part.run.piece);
+            let at = |error: Error| {
+                error
+                    .at("row group", part.run.piece.row_group)
+                    .at("file", &file.path)
+                    .at("URL", plan.dataset.url())
+            };
+            let mut decoder = match cursor.open.take() {
+                Some((decoder, start, next)) if start == part.run.rows.start && next == part.rows.start => decoder,
+                _ => {
+                    let skip = part.rows.start - part.run.rows.start;
+                    let partition = self.partitions[part.run.piece.file as usize].clone();
+                    Decoder::new(&part.run.fetched, skip, plan.source.clone(), partition).map_err(at)?
+                }
+            };
+            decoder.take(part.rows.end - part.rows.start, &mut chunks).map_err(at)?;
+            if part.rows.end < part.run.rows.end {
+                cursor.open = Some((decoder, part.run.rows.start, part.rows.end));
+            }
+        }
+        window
+            .decoded
+            .set(chunks)
+            .map_err(|_| Error::internal("a window is decoded twice"))
+    }
+
+    fn build(&self, batch: &PlannedBatch) -> Result<Delivered> {
+        let plan = &self.plan;
+        let (columns, ids) = gather(
+            &batch.order,
+            &plan.selection,
+            &batch.picks,
+            &batch.permutation,
+            &plan.source,
+        )?;
+        let rows = Rows {
+            ids: &ids,
+            seed: plan.order.seed,
+            source: &plan.source,
+            target: &plan.schema,
+        };
+        let columns = plan.transform.apply(columns, rows);
+        Ok(Delivered {
+            epoch: batch.order.epoch(),
+            step: batch.step,
+            columns: columns.map_err(|error| self.name_row(error, &ids))?,
+            ids,
+            after: batch.after,
+        })
+    }
+
+    /// Says which stored row the row of a batch is.
+    fn name_row(&self, error: Error, ids: &[RowId]) -> Error {
+        let row = error.place("batch row").and_then(|row| row.parse::<usize>().ok());
+        let Some(id) = row.and_then(|row| ids.get(row)) else {
+            return error;
+        };
+        let dataset = &self.plan.dataset;
+        let piece = &dataset.pieces()[id.piece as usize];
+        error
+            .at("epoch", id.epoch)
+            .at("sample", id.sample)
+            .at("row", id.row)
+            .at("row group", piece.row_group)
+            .at("file", &dataset.file_of(piece).path)
+            .at("URL", dataset.url())
+    }
+}
+
+fn guard<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let panicked = |panic: Box<dyn std::any::Any + Send>| {
+        Err(Error::internal(format!(
+            "a worker panicked: {}",
+            panic_message(&*panic)
+        )))
+    };
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked)
+}

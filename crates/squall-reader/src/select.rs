@@ -1,0 +1,206 @@
+//! The rows that are read: pieces, and which rows of each.
+
+use std::hash::Hasher;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow_buffer::BooleanBuffer;
+use squall_dataset::Dataset;
+use squall_schema::{Error, Result};
+use xxhash_rust::xxh3::Xxh3;
+
+/// Bits of a bitmap that share one entry of its rank index.
+const BLOCK: usize = 512;
+
+/// Rows of a row group.
+#[derive(Debug, Clone)]
+pub enum RowSet {
+    /// All of them.
+    All(u64),
+    /// Those whose bit is set.
+    Bitmap(Bitmap),
+}
+
+/// A bitmap with an index for finding the `n`-th set bit.
+#[derive(Debug, Clone)]
+pub struct Bitmap {
+    bits: BooleanBuffer,
+    /// Set bits before each block, and all of them at the end.
+    ranks: Arc<[u64]>,
+}
+
+impl Bitmap {
+    /// The rows whose bit is set.
+    pub fn new(bits: BooleanBuffer) -> Self {
+        let mut ranks = vec![0];
+        let mut before = 0;
+        for start in (0..bits.len()).step_by(BLOCK) {
+            before += bits.slice(start, BLOCK.min(bits.len() - start)).count_set_bits() as u64;
+            ranks.push(before);
+        }
+        Self {
+            bits,
+            ranks: ranks.into(),
+        }
+    }
+
+    fn len(&self) -> u64 {
+        self.ranks[self.ranks.len() - 1]
+    }
+
+    fn nth(&self, n: u64) -> u64 {
+        let block = self.ranks.partition_point(|rank| *rank <= n) - 1;
+        let start = block * BLOCK;
+        let length = BLOCK.min(self.bits.len() - start);
+        let inside = (n - self.ranks[block]) as usize;
+        let bits = self.bits.slice(start, length);
+        let found = bits.set_indices().nth(inside);
+        (start + found.unwrap_or(length)) as u64
+    }
+}
+
+impl RowSet {
+    /// How many rows are selected.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::All(rows) => *rows,
+            Self::Bitmap(bitmap) => bitmap.len(),
+        }
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The row in the row group that is the `n`-th selected one.
+    pub fn nth(&self, n: u64) -> u64 {
+        match self {
+            Self::All(_) => n,
+            Self::Bitmap(bitmap) => bitmap.nth(n),
+        }
+    }
+
+    /// The rows in the row group that are the selected ones `n.start..n.end`, as runs.
+    pub fn runs(&self, n: &Range<u64>) -> Vec<Range<u64>> {
+        match self {
+            Self::All(_) => vec![n.clone()],
+            Self::Bitmap(_) if n.is_empty() => Vec::new(),
+            Self::Bitmap(bitmap) => {
+                let (first, last) = (bitmap.nth(n.start), bitmap.nth(n.end - 1));
+                let bits = bitmap.bits.slice(first as usize, (last - first + 1) as usize);
+                let runs = bits
+                    .set_slices()
+                    .map(|(start, end)| first + start as u64..first + end as u64);
+                runs.collect()
+            }
+        }
+    }
+}
+
+/// A row group that is read, whole or in part.
+#[derive(Debug, Clone)]
+pub struct SelectedPiece {
+    /// Its ordinal in the dataset.
+    pub piece: u32,
+    /// Which of its rows.
+    pub rows: RowSet,
+}
+
+/// The rows that are read, in the order of the dataset. Never empty.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    pieces: Vec<SelectedPiece>,
+    digest: u64,
+}
+
+impl Selection {
+    /// All rows.
+    pub fn all(dataset: &Dataset) -> Result<Self> {
+        let pieces = (0u32..).zip(dataset.pieces());
+        let pieces = pieces.map(|(piece, info)| SelectedPiece {
+            piece,
+            rows: RowSet::All(info.rows),
+        });
+        Self::new(dataset, pieces.collect(), "the dataset has no row")
+    }
+
+    /// These rows; an error with the message `empty` if there is none.
+    pub fn new(dataset: &Dataset, mut pieces: Vec<SelectedPiece>, empty: &str) -> Result<Self> {
+        pieces.retain(|piece| !piece.rows.is_empty());
+        if pieces.is_empty() {
+            return Err(Error::invalid(empty).at("URL", dataset.url()));
+        }
+        let mut digest = Xxh3::new();
+        for piece in &pieces {
+            digest.write_u32(piece.piece);
+            digest.write_u64(piece.rows.len());
+            if let RowSet::Bitmap(bitmap) = &piece.rows {
+                for (start, end) in bitmap.bits.set_slices() {
+                    digest.write_u64(start as u64);
+                    digest.write_u64(end as u64);
+                }
+            }
+        }
+        Ok(Self {
+            pieces,
+            digest: digest.digest(),
+        })
+    }
+
+    /// Of these rows those of the row groups whose ordinal is `rank` modulo `world_size`: Petastorm's shards.
+    pub fn shard(self, dataset: &Dataset, rank: u64, world_size: u64) -> Result<Self> {
+        let n_pieces = dataset.pieces().len();
+        if (n_pieces as u64) < world_size {
+            return Err(Error::invalid(format!(
+                "expected at least as many row groups as ranks when row groups are partitioned, found {n_pieces} for {world_size}"
+            ))
+            .at("URL", dataset.url()));
+        }
+        let mut pieces = self.pieces;
+        pieces.retain(|piece| u64::from(piece.piece) % world_size == rank);
+        Self::new(dataset, pieces, "no selected row is in the row groups of this rank")
+    }
+
+    /// The pieces, in the order of the dataset.
+    pub fn pieces(&self) -> &[SelectedPiece] {
+        &self.pieces
+    }
+
+    /// Rows in all pieces.
+    pub fn rows(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.rows.len()).sum()
+    }
+
+    /// Selected rows of each piece.
+    pub fn rows_per_piece(&self) -> Vec<u64> {
+        self.pieces.iter().map(|piece| piece.rows.len()).collect()
+    }
+
+    /// A digest that changes when other rows are selected.
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn bitmaps_find_their_rows(bits in prop::collection::vec(prop::bool::weighted(0.3), 1..1500), a: prop::sample::Index, b: prop::sample::Index) {
+            let expected: Vec<_> = (0u64..).zip(&bits).filter(|(_, bit)| **bit).map(|(row, _)| row).collect();
+            let rows = RowSet::Bitmap(Bitmap::new(BooleanBuffer::from(bits)));
+            prop_assert_eq!(rows.len(), expected.len() as u64);
+            let found: Vec<_> = (0..rows.len()).map(|n| rows.nth(n)).collect();
+            prop_assert_eq!(&found, &expected);
+            let (a, b) = (a.index(expected.len() + 1), b.index(expected.len() + 1));
+            let range = a.min(b)..a.max(b);
+            let runs: Vec<_> = rows.runs(&(range.start as u64..range.end as u64)).into_iter().flatten().collect();
+            prop_assert_eq!(&runs, &expected[range]);
+        }
+    }
+}

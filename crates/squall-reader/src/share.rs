@@ -1,0 +1,251 @@
+//! A rank's slice of each global batch.
+//!
+//! A global batch is a run of samples of the order, sorted by lane; each of the ranks takes an equal slice of it, so
+//! that a rank reads almost only its own lanes, and puts its rows in a seeded order. The batches of an epoch are the
+//! same for every world size that divides the global batch.
+
+use std::ops::Range;
+
+use squall_schema::{Error, Result};
+
+use crate::order::Order;
+use crate::random::{Domain, Permutation, stream};
+
+/// What happens to the rows at the end of an epoch that do not fill a global batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Remainder {
+    /// A last batch that is short, split over the ranks as evenly as it goes. A rank's share of it may be empty.
+    #[default]
+    Keep,
+    /// They are left out: all batches are full.
+    Drop,
+    /// The last batch is filled with the first samples of the epoch, marked as padded.
+    Pad,
+}
+
+/// Which ranks there are, which one this is, and how many rows they take together at a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// This rank, from 0.
+    pub rank: u64,
+    /// The number of ranks.
+    pub world_size: u64,
+    /// Rows that all ranks take at a step.
+    pub global_batch: u64,
+    /// What happens at the end of an epoch.
+    pub remainder: Remainder,
+}
+
+/// Places of one lane that a rank takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) lane: u64,
+    pub(crate) rows: Range<u64>,
+    /// Whether the rows stand a second time in their epoch.
+    pub(crate) padded: bool,
+}
+
+/// A rank's slice of a global batch.
+#[derive(Debug, Clone)]
+pub(crate) struct Slice {
+    /// The samples of the global batch, those of the padding left out.
+    pub(crate) samples: Range<u64>,
+    /// What the rank takes of them.
+    pub(crate) runs: Vec<Run>,
+    /// The order of its rows: place `i` of the batch holds row `permutation.get(i)` of the runs laid end to end.
+    pub(crate) permutation: Permutation,
+}
+
+impl Share {
+    /// Checks the numbers against each other.
+    pub fn validate(&self) -> Result<()> {
+        if self.world_size == 0 {
+            return Err(Error::invalid("expected a world size of at least 1, found 0"));
+        }
+        if self.rank >= self.world_size {
+            return Err(Error::invalid(format!(
+                "expected a rank below the world size {}, found {}",
+                self.world_size, self.rank
+            )));
+        }
+        if self.global_batch == 0 || !self.global_batch.is_multiple_of(self.world_size) {
+            return Err(Error::invalid(format!(
+                "expected a global batch that is a multiple of the world size {}, found {}",
+                self.world_size, self.global_batch
+            )));
+        }
+        Ok(())
+    }
+
+    /// Steps of every rank over samples `next..len` of an epoch.
+    pub fn steps(&self, len: u64, next: u64) -> u64 {
+        let rows = len.saturating_sub(next);
+        match self.remainder {
+            Remainder::Drop => rows / self.global_batch,
+            Remainder::Keep | Remainder::Pad => rows.div_ceil(self.global_batch),
+        }
+    }
+
+    /// This rank's slice of the global batch that begins with sample `next`, or `None` at the end of the epoch.
+    pub(crate) fn slice(&self, order: &Order, next: u64) -> Option<Slice> {
+        if self.steps(order.len(), next) == 0 {
+            return None;
+        }
+        let samples = next..(next + self.global_batch).min(order.len());
+        // The passes over the epoch that make up the batch: one, and as many more as padding needs.
+        let mut passes = vec![(samples.clone(), false)];
+        let mut rows = samples.end - samples.start;
+        while self.remainder == Remainder::Pad && rows < self.global_batch {
+            let more = (self.global_batch - rows).min(order.len());
+            passes.push((0..more, true));
+            rows += more;
+        }
+        let mine = part(rows, self.rank, self.world_size);
+        let mut runs = Vec::new();
+        let mut before = 0;
+        for (samples, padded) in passes {
+            for lane in 0..order.lanes() {
+                let places = places(&samples, lane, order.lanes());
+                let count = places.end - places.start;
+                let start = mine.start.clamp(before, before + count);
+                let end = mine.end.clamp(before, before + count);
+                if start < end {
+                    runs.push(Run {
+                        lane,
+                        rows: places.start + (start - before)..places.start + (end - before),
+                        padded,
+                    });
+                }
+                before += count;
+            }
+        }
+        let permutation = if order.shuffles() {
+            let mut rng = stream(order.seed(), order.epoch(), Domain::Slice, next + mine.start);
+            Permutation::new(mine.end - mine.start, &mut rng)
+        } else {
+            Permutation::Identity
+        };
+        Some(Slice {
+            samples,
+            runs,
+            permutation,
+        })
+    }
+}
+
+/// The `i`-th of `n` parts of `0..rows`; the first ones have one more where it does not divide.
+fn part(rows: u64, i: u64, n: u64) -> Range<u64> {
+    let start = |i: u64| i * (rows / n) + i.min(rows % n);
+    start(i)..start(i + 1)
+}
+
+/// The places in a lane that a range of samples covers: sample `s` is place `s / lanes` of lane `s % lanes`.
+fn places(samples: &Range<u64>, lane: u64, lanes: u64) -> Range<u64> {
+    let before = |sample: u64| (sample + lanes - 1 - lane) / lanes;
+    before(samples.start)..before(samples.end)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::order::{OrderOptions, Shuffle};
+
+    fn order(pieces: &[u64], lanes: u64, shuffle: Shuffle) -> Order {
+        let options = OrderOptions {
+            shuffle,
+            seed: 5,
+            lanes,
+            window: 7,
+        };
+        Order::new(pieces, &options, 2).expect("order")
+    }
+
+    /// The samples of every batch of a rank, in its order, with their padding marks.
+    fn batches(order: &Order, share: Share, mut next: u64) -> Vec<Vec<(u64, bool)>> {
+        let mut batches = Vec::new();
+        while let Some(slice) = share.slice(order, next) {
+            let flat: Vec<_> = (slice.runs.iter())
+                .flat_map(|run| run.rows.clone().map(|q| (q * order.lanes() + run.lane, run.padded)))
+                .collect();
+            batches.push(
+                (0..flat.len() as u64)
+                    .map(|i| flat[slice.permutation.get(i) as usize])
+                    .collect(),
+            );
+            next = slice.samples.end;
+        }
+        batches
+    }
+
+    #[test]
+    fn wrong_numbers_are_refused() {
+        let share = |rank, world_size, global_batch| Share {
+            rank,
+            world_size,
+            global_batch,
+            remainder: Remainder::Keep,
+        };
+        assert!(share(0, 1, 1).validate().is_ok());
+        for (share, found) in [
+            (share(0, 0, 1), "found 0"),
+            (share(2, 2, 2), "found 2"),
+            (share(0, 3, 4), "found 4"),
+        ] {
+            let error = share.validate().expect_err("wrong");
+            assert!(error.to_string().contains(found), "{error}");
+        }
+    }
+
+    #[test]
+    fn one_rank_without_shuffling_reads_in_order() {
+        let share = Share {
+            rank: 0,
+            world_size: 1,
+            global_batch: 4,
+            remainder: Remainder::Pad,
+        };
+        let order = order(&[3, 3], 1, Shuffle::None);
+        let expected = [
+            vec![(0, false), (1, false), (2, false), (3, false)],
+            vec![(4, false), (5, false), (0, true), (1, true)],
+        ];
+        assert_eq!(batches(&order, share, 0), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn ranks_partition_every_global_batch(
+            pieces in prop::collection::vec(0u64..60, 1..8), lanes in 1u64..9, world_size in 1u64..9,
+            batch_size in 1u64..9, skip in 0u64..30,
+            remainder in prop::sample::select(vec![Remainder::Keep, Remainder::Drop, Remainder::Pad]),
+        ) {
+            let order = order(&pieces, lanes, Shuffle::Windows);
+            let next = skip.min(order.len());
+            let global_batch = batch_size * world_size;
+            let share = |rank, world_size| Share { rank, world_size, global_batch, remainder };
+            let ranks: Vec<_> = (0..world_size).map(|rank| batches(&order, share(rank, world_size), next)).collect();
+            let alone = batches(&order, share(0, 1), next);
+            for own in &ranks {
+                prop_assert_eq!(own.len() as u64, share(0, world_size).steps(order.len(), next));
+            }
+            let mut seen = Vec::new();
+            for (step, expected) in alone.iter().enumerate() {
+                let mut together: Vec<_> = ranks.iter().flat_map(|own| own[step].clone()).collect();
+                let mut expected = expected.clone();
+                together.sort_unstable();
+                expected.sort_unstable();
+                prop_assert_eq!(&together, &expected);
+                let sizes: Vec<_> = ranks.iter().map(|own| own[step].len() as u64).collect();
+                let full = sizes.iter().all(|size| *size == batch_size);
+                prop_assert!(full || (remainder == Remainder::Keep && step + 1 == alone.len()), "{:?}", sizes);
+                seen.extend(expected.into_iter().filter(|(_, padded)| !padded).map(|(sample, _)| sample));
+            }
+            seen.sort_unstable();
+            let rows = order.len() - next;
+            let end = if remainder == Remainder::Drop { next + rows / global_batch * global_batch } else { order.len() };
+            prop_assert_eq!(seen, (next..end).collect::<Vec<_>>());
+        }
+    }
+}
