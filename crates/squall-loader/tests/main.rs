@@ -1,0 +1,126 @@
+//! The loader over real files.
+
+use squall_loader::{HostBatch, HostColumn, IntoLoader, Sink};
+use squall_reader::{Remainder, make_batch_reader, make_reader};
+use squall_schema::{DType, Error, Field, Result, Shape};
+use squall_testkit::{Layout, Table};
+
+fn table() -> Table {
+    Table::write(&Layout::default())
+}
+
+#[test]
+fn batches_are_full_and_contiguous() {
+    let table = table();
+    let spec = squall_reader::TransformSpec::per_row(|_| Ok(())).edit(Field::new("x", DType::Int8, Shape::fixed(&[3])));
+    let reader = make_reader(table.url())
+        .epochs(2)
+        .transform(spec)
+        .build()
+        .expect("a reader");
+    let loader = reader.into_loader(16).build().expect("a loader");
+    assert_eq!(loader.steps_per_epoch(), 7);
+    let mut n = 0;
+    for batch in loader {
+        let batch = batch.expect("a batch");
+        let ids = batch.slice::<i32>("id").expect("ids");
+        let x = batch.slice::<i8>("x").expect("x");
+        assert_eq!((batch.len(), ids.len(), x.len()), (16, 16, 48));
+        for (id, x) in ids.iter().zip(x.chunks(3)) {
+            let first = (id % 100) as i8;
+            assert_eq!(x, [first, first + 1, first + 2]);
+        }
+        assert!(matches!(&batch["x"], HostColumn::Dense(x) if x.values.shape() == [16, 3]));
+        assert!(matches!(batch["name"], HostColumn::Array(_)));
+        assert!(batch.slice::<f32>("id").is_err() && batch.slice::<i32>("name").is_err());
+        n += 1;
+    }
+    assert_eq!(n, 14);
+}
+
+#[test]
+fn vectors_of_free_length_have_offsets() {
+    let table = table();
+    let reader = make_batch_reader(table.url()).columns(["x"]).build().expect("a reader");
+    let batch = reader
+        .into_loader(10)
+        .build()
+        .expect("a loader")
+        .next()
+        .expect("a batch")
+        .expect("no error");
+    match &batch["x"] {
+        HostColumn::Ragged { values, offsets, .. } => {
+            assert_eq!(values.shape(), [30]);
+            assert_eq!(offsets, &(0..=10).map(|row| 3 * row).collect::<Vec<i64>>());
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_state_counts_what_was_given_and_not_what_was_loaded() {
+    let table = table();
+    let loader = |state| {
+        let reader = make_batch_reader(table.url()).columns(["id"]).seed(5);
+        let reader = match state {
+            Some(state) => reader.resume(state),
+            None => reader,
+        };
+        reader
+            .build()
+            .expect("a reader")
+            .into_loader(8)
+            .remainder(Remainder::Keep)
+            .prefetch(4)
+            .build()
+            .expect("a loader")
+    };
+    let ids = |batch: Result<HostBatch>| batch.expect("a batch").slice::<i32>("id").expect("ids").to_vec();
+    let whole: Vec<_> = loader(None).map(ids).collect();
+    let mut first = loader(None);
+    assert_eq!(first.by_ref().take(5).map(ids).collect::<Vec<_>>(), whole[..5]);
+    let rest: Vec<_> = loader(Some(first.state().clone())).map(ids).collect();
+    assert_eq!(rest, whole[5..]);
+}
+
+struct Failing(u64);
+
+impl Sink for Failing {
+    type Batch = u64;
+
+    fn put(&mut self, batch: HostBatch) -> Result<u64> {
+        match batch.step {
+            step if step < self.0 => Ok(step),
+            step if step % 2 == 0 => Err(Error::invalid("even")),
+            _ => panic!("odd"),
+        }
+    }
+}
+
+#[test]
+fn a_failing_sink_ends_the_loader() {
+    let table = table();
+    for (at, expected) in [(2, "even"), (3, "the loader's sink panicked: odd")] {
+        let reader = make_batch_reader(table.url()).build().expect("a reader");
+        let mut loader = reader.into_loader(8).sink(Failing(at)).build().expect("a loader");
+        assert_eq!(
+            loader.by_ref().take(at as usize).filter(|step| step.is_ok()).count(),
+            at as usize
+        );
+        assert_eq!(
+            loader.next().expect("an item").expect_err("an error").to_string(),
+            expected
+        );
+        assert!(loader.next().is_none());
+    }
+}
+
+#[test]
+fn a_reader_that_has_begun_is_refused() {
+    let table = table();
+    let mut reader = make_batch_reader(table.url()).build().expect("a reader");
+    assert!(reader.next().is_some());
+    let error = reader.into_loader(8).build().err().expect("an error");
+    assert!(error.to_string().contains("once the reader has begun"), "{error}");
+}
