@@ -1,1 +1,20 @@
-//! DataFrame to dataset: plans, writes, commits.
+//! DataFrame to dataset.
+//!
+//! The files stand in the order of the data: a [`SourceTable`] shows a directory of Parquet files to DataFusion as a
+//! table; a [`Converter`] runs a `DataFrame`'s plan; `conform` brings its columns to the types that a reader expects and
+//! collects evidence of their shapes; `write` lays them out in files; `commit` makes them visible at once, the metadata
+//! last.
+
+mod error;
+
+mod source;
+
+mod conform;
+mod write;
+
+mod commit;
+
+mod converter;
+
+pub use converter::{Compression, Converted, Converter, convert_directory, session};
+pub use source::SourceTable;

@@ -1,0 +1,198 @@
+//! Makes a dataset visible at once.
+//!
+//! On a file system the files are written to a hidden directory beside the destination, which is renamed when all is
+//! there. Where directories cannot be renamed they are written in place: first a marker, which keeps readers and other
+//! conversions away, then the files, then the metadata by a put that fails if it exists, then the marker goes. Whatever
+//! fails before the end takes away what was written.
+
+use std::path::PathBuf;
+
+use futures::StreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use parquet::arrow::ArrowWriter;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use squall_dataset::{DatasetUrl, Store, WRITING_MARKER, storage_error};
+use squall_schema::metadata::{self, DatasetMetadata};
+use squall_schema::{Error, ErrorKind, Result};
+
+use crate::conform::Target;
+use crate::error::write_error;
+
+/// A place for files that are not visible yet.
+pub(crate) struct Staging {
+    url: DatasetUrl,
+    store: Store,
+    place: Place,
+}
+
+enum Place {
+    /// Renamed to the destination; removed when it is dropped before that.
+    Beside {
+        staged: Option<PathBuf>,
+        destination: PathBuf,
+    },
+    /// Written in place under a marker.
+    Marked,
+}
+
+impl Staging {
+    /// Refuses a destination where something is.
+    pub(crate) async fn begin(url: &DatasetUrl) -> Result<Self> {
+        match url.to_file_path() {
+            Some(destination) => Self::beside(url, destination),
+            None => Self::marked(url).await,
+        }
+    }
+
+    fn beside(url: &DatasetUrl, destination: PathBuf) -> Result<Self> {
+        let is_free = match std::fs::read_dir(&destination) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        };
+        if !is_free {
+            return Err(exists(url));
+        }
+        let (Some(parent), Some(name)) = (destination.parent(), destination.file_name()) else {
+            return Err(exists(url));
+        };
+        std::fs::create_dir_all(parent).map_err(|error| cannot_write(url, error))?;
+        let nonce = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_nanos();
+        let staged = parent.join(format!(
+            ".{}.squall-{}-{nonce}",
+            name.to_string_lossy(),
+            std::process::id()
+        ));
+        std::fs::create_dir(&staged).map_err(|error| cannot_write(url, error))?;
+        let place = Place::Beside {
+            staged: Some(staged.clone()),
+            destination,
+        };
+        let text = staged
+            .to_str()
+            .ok_or_else(|| Error::unsupported(format!("the path {staged:?} is not UTF-8")))?;
+        Ok(Self {
+            store: Store::open(&DatasetUrl::parse(text)?)?,
+            url: url.clone(),
+            place,
+        })
+    }
+
+    async fn marked(url: &DatasetUrl) -> Result<Self> {
+        let store = Store::create(url)?;
+        let listed = store
+            .objects()
+            .list_with_delimiter(None)
+            .await
+            .map_err(|error| storage_error(error).at("URL", url))?;
+        if !listed.objects.is_empty() || !listed.common_prefixes.is_empty() {
+            return Err(exists(url));
+        }
+        create(&store, WRITING_MARKER, Vec::new()).await?;
+        Ok(Self {
+            url: url.clone(),
+            store,
+            place: Place::Marked,
+        })
+    }
+
+    /// Where files are written.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Writes the metadata and makes the dataset visible.
+    pub(crate) async fn commit(mut self, target: &Target, dataset: &DatasetMetadata) -> Result<()> {
+        create(&self.store, metadata::FILE, metadata_file(target, dataset)?).await?;
+        match &mut self.place {
+            Place::Beside { staged, destination } => {
+                let Some(from) = staged.take() else {
+                    return Err(Error::internal("a conversion is committed twice"));
+                };
+                std::fs::rename(&from, destination).map_err(|error| {
+                    *staged = Some(from.clone());
+                    cannot_write(&self.url, error)
+                })
+            }
+            Place::Marked => {
+                let marker = self.store.objects().delete(&Path::from(WRITING_MARKER)).await;
+                marker.map_err(|error| storage_error(error).at("URL", &self.url))
+            }
+        }
+    }
+
+    /// Takes away what was written, after a failure.
+    pub(crate) async fn abort(self) {
+        if let Place::Marked = self.place {
+            // The place was empty when the marker was put. The failure that brought us here is the one to report.
+            let objects = self.store.objects();
+            let listed: Vec<_> = objects
+                .list(None)
+                .filter_map(|file| async { file.ok() })
+                .collect()
+                .await;
+            let (marker, files): (Vec<_>, Vec<_>) = listed
+                .into_iter()
+                .partition(|file| file.location.as_ref() == WRITING_MARKER);
+            for file in files.iter().chain(&marker) {
+                let _ = objects.delete(&file.location).await;
+            }
+        }
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if let Place::Beside {
+            staged: Some(staged), ..
+        } = &self.place
+        {
+            // Whatever remains is hidden, and named after its destination.
+            let _ = std::fs::remove_dir_all(staged);
+        }
+    }
+}
+
+async fn create(store: &Store, name: &str, bytes: Vec<u8>) -> Result<()> {
+    let options = PutOptions::from(PutMode::Create);
+    let put = store
+        .objects()
+        .put_opts(&Path::from(name), PutPayload::from(bytes), options)
+        .await;
+    put.map(|_| ())
+        .map_err(|error| storage_error(error).at("file", name).at("URL", store.url()))
+}
+
+/// A Parquet file without rows, with the description of the dataset in its footer.
+fn metadata_file(target: &Target, dataset: &DatasetMetadata) -> Result<Vec<u8>> {
+    let pair = KeyValue::new(metadata::KEY.to_owned(), dataset.to_json()?);
+    let properties = WriterProperties::builder()
+        .set_key_value_metadata(Some(vec![pair]))
+        .build();
+    let mut bytes = Vec::new();
+    let writer = ArrowWriter::try_new(&mut bytes, target.columns.clone(), Some(properties));
+    writer.and_then(ArrowWriter::close).map_err(write_error)?;
+    Ok(bytes)
+}
+
+fn exists(url: &DatasetUrl) -> Error {
+    Error::new(
+        ErrorKind::AlreadyExists,
+        "the destination exists already and is not empty",
+    )
+    .at("URL", url)
+}
+
+fn cannot_write(url: &DatasetUrl, error: std::io::Error) -> Error {
+    let kind = match error.kind() {
+        std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::DirectoryNotEmpty => return exists(url),
+        _ => ErrorKind::Storage,
+    };
+    Error::new(kind, "cannot write to the destination")
+        .at("URL", url)
+        .with_source(error)
+}

@@ -1,0 +1,148 @@
+//! A directory of Parquet files as a table of DataFusion.
+//!
+//! DataFusion's own listing table takes hive partition values as they stand in directory names. This one uses the
+//! listing of squall-dataset, so that a query sees what a reader sees: values unescaped and typed as Spark does, and null
+//! where Spark wrote null.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::{Field as ArrowField, Schema as ArrowSchema, SchemaRef};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::datasource::TableType;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::parquet::arrow::parquet_to_arrow_schema;
+use datafusion::physical_plan::ExecutionPlan;
+use object_store::ObjectMeta;
+use squall_dataset::{Dataset, DatasetUrl, footer};
+use squall_schema::arrow::field_to_arrow;
+use squall_schema::columns::column_from_values;
+use squall_schema::{Error, Result};
+
+/// A dataset as a table of DataFusion, with all its columns: those that a reader cannot read too, for a query may make
+/// readable ones of them.
+#[derive(Debug)]
+pub struct SourceTable {
+    dataset: Dataset,
+    schema: TableSchema,
+}
+
+impl SourceTable {
+    /// Opens the directory, or the file, at `url`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the requests; nothing is kept.
+    pub async fn open(url: &DatasetUrl) -> Result<Self> {
+        let dataset = Dataset::open(url).await?;
+        let Some(first) = dataset.files().first() else {
+            return Err(Error::invalid("the dataset has no file").at("URL", url));
+        };
+        let footer = footer::load(dataset.store(), &first.path, first.size, false).await?;
+        let file = footer.metadata.file_metadata();
+        let columns = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata());
+        let columns =
+            columns.map_err(|error| Error::unsupported("the Parquet schema has no Arrow schema").with_source(error))?;
+        let partitions = dataset.partition_fields();
+        let in_file = |column: &&Arc<ArrowField>| partitions.iter().all(|field| field.name != *column.name());
+        let column = |column: &Arc<ArrowField>| {
+            // One file without nulls says nothing about the others.
+            let nullable = dataset.schema().get(column.name()).is_none_or(|field| field.nullable);
+            column.as_ref().clone().with_nullable(nullable)
+        };
+        let columns: Vec<_> = columns.fields().iter().filter(in_file).map(column).collect();
+        let partitions = partitions.iter().map(|field| Ok(Arc::new(field_to_arrow(field)?)));
+        let schema = TableSchema::builder(Arc::new(ArrowSchema::new(columns)))
+            .with_table_partition_cols(partitions.collect::<Result<Vec<_>>>()?)
+            .build();
+        Ok(Self { dataset, schema })
+    }
+
+    /// The dataset behind the table.
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// A name of our own for the dataset's store, of which the session may have many.
+    fn store_url(&self) -> Result<ObjectStoreUrl, DataFusionError> {
+        let digest = xxhash_rust::xxh3::xxh3_64(self.dataset.url().to_string().as_bytes());
+        ObjectStoreUrl::parse(format!("squall://{digest:016x}"))
+    }
+
+    /// The files, those that lie next to each other in one group, so that the partitions laid end to end are the table.
+    fn groups(&self, n: usize) -> Result<Vec<FileGroup>, DataFusionError> {
+        let fields = self.dataset.partition_fields();
+        let mut files = Vec::with_capacity(self.dataset.files().len());
+        for file in self.dataset.files() {
+            let value = |(field, value)| {
+                let column =
+                    column_from_values(field, &[value]).map_err(|error| DataFusionError::External(error.into()))?;
+                ScalarValue::try_from_array(&column, 0)
+            };
+            let values = fields
+                .iter()
+                .zip(&file.partition)
+                .map(value)
+                .collect::<Result<Vec<_>, _>>()?;
+            let object = ObjectMeta {
+                location: file.path.clone(),
+                last_modified: Default::default(),
+                size: file.size,
+                e_tag: None,
+                version: None,
+            };
+            files.push(PartitionedFile::new_from_meta(object).with_partition_values(values));
+        }
+        let per_group = files.len().div_ceil(n.max(1)).max(1);
+        Ok(files
+            .chunks(per_group)
+            .map(|files| FileGroup::new(files.to_vec()))
+            .collect())
+    }
+}
+
+#[async_trait]
+impl TableProvider for SourceTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.table_schema().clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
+        // DataFusion filters the rows itself; what it pushes into the scan of its own accord prunes row groups.
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let url = self.store_url()?;
+        state
+            .runtime_env()
+            .register_object_store(url.as_ref(), self.dataset.store().objects().clone());
+        let scan = FileScanConfigBuilder::new(url, Arc::new(ParquetSource::new(self.schema.clone())))
+            .with_file_groups(self.groups(state.config().target_partitions())?)
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            // A partition reads its own files, whichever thread is free: the same rows land in the same files each time.
+            .with_preserve_order(true)
+            .build();
+        Ok(DataSourceExec::from_data_source(scan))
+    }
+}
