@@ -1,1 +1,82 @@
-fn main() {}
+//! The command `squall`.
+//!
+//! Each command is a file: its flags, as typed; then one function that does it. Facts go to standard output, errors to
+//! standard error as one sentence. Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+mod convert;
+mod inspect;
+mod json;
+mod read;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use squall::{Error, ErrorKind};
+
+/// Converts tables into datasets for training, and reads them as a trainer would.
+#[derive(Parser)]
+#[command(name = "squall", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Convert(convert::Convert),
+    Inspect(inspect::Inspect),
+    Read(read::Read),
+}
+
+/// How facts are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// What a command failed with.
+enum Failure {
+    Squall(Error),
+    Output(io::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Squall(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+fn main() -> ExitCode {
+    // Clap prints its own errors, and exits with 2 where the usage is wrong.
+    let done = match Cli::parse().command {
+        Command::Convert(command) => command.run(),
+        Command::Inspect(command) => command.run(),
+        Command::Read(command) => command.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of a pipe has what it wanted: `squall read … | head`.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Failure::Output(error)) => {
+            eprintln!("squall: cannot write: {error}");
+            ExitCode::FAILURE
+        }
+        Err(Failure::Squall(error)) => {
+            eprintln!("squall: {error}");
+            match error.kind() {
+                ErrorKind::InvalidInput => ExitCode::from(2),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}

@@ -145,7 +145,14 @@ impl Predicate {
                 0
             }));
         }
-        let fetched = fetch(dataset, footers, piece, vec![0..piece.rows], &columns).await?;
+        let fetched = fetch(
+            dataset,
+            footers,
+            piece,
+            RowSet::All(piece.rows).runs(&(0..piece.rows)),
+            &columns,
+        )
+        .await?;
         let (predicate, rows) = (self.clone(), piece.rows);
         let work = move || {
             let mut decoder = Decoder::new(&fetched, 0, predicate.schema.clone(), partition)?;

@@ -1,1 +1,77 @@
-//! The data loader for tables: convert with DataFusion, read with exactly-once order, train on many ranks.
+//! Squall: the data loader for tables.
+//!
+//! A **converter** turns a DataFusion `DataFrame`, or a directory that Spark wrote, into a Parquet dataset with schema
+//! metadata. A **reader** partitions it across ranks and epochs, applies a [`TransformSpec`], shuffles, and feeds
+//! training: every row exactly once an epoch, in an order that does not depend on the number of ranks or threads, resumable
+//! anywhere.
+//!
+//! | feature | what it brings |
+//! |---|---|
+//! | `reader` (default) | [`make_reader`], [`make_batch_reader`], [`Loader`] |
+//! | `filter` | where-clauses in the reader |
+//! | `convert` | [`convert`]: the converter, with DataFusion embedded |
+//! | `torch` | [`torch`]: batches as libtorch tensors |
+//!
+//! With `reader` alone neither DataFusion nor libtorch is compiled.
+//!
+#![cfg_attr(
+    all(feature = "convert", feature = "reader"),
+    doc = r#"
+```
+use squall::convert::{Converter, session};
+use squall::{IntoLoader, TransformSpec, field, make_reader};
+
+# fn main() -> Result<(), Box<dyn std::error::Error>> {
+# let runtime = tokio::runtime::Runtime::new()?;
+// Once: a query becomes a dataset.
+let train = runtime.block_on(async {
+    let rows = session().sql("SELECT value AS id, value * 0.5 AS x FROM generate_series(0, 999)").await?;
+    Ok::<_, Box<dyn std::error::Error>>(Converter::new("memory://tour/train").convert(rows).await?)
+})?;
+
+// On every rank: rows become batches.
+let to_f32 = TransformSpec::per_row(|row| {
+    let x = row["x"].as_f64().unwrap_or_default() as f32;
+    row.set("x", x);
+    Ok(())
+});
+let reader = make_reader(train.url()).rank(0, 2).epochs(3).seed(7).transform(to_f32.edit(field!("x": f32))).build()?;
+let mut steps = 0;
+for batch in reader.into_loader(50).build()? {
+    assert_eq!(batch?.slice::<f32>("x")?.len(), 50);
+    steps += 1;
+}
+assert_eq!(steps, 3 * 10);
+# Ok(())
+# }
+```
+"#
+)]
+
+pub use squall_dataset::{DataFile, Dataset, DatasetUrl, Origin, Piece};
+pub use squall_schema::{
+    DType, Decimal, Element, Error, ErrorKind, Field, Result, Row, RowId, Schema, Shape, Tensor, TimeUnit, Value, field,
+};
+
+#[cfg(feature = "reader")]
+pub use squall_loader::{Host, HostBatch, HostColumn, HostTensor, IntoLoader, Loader, LoaderBuilder, Sink};
+#[cfg(feature = "reader")]
+pub use squall_reader::{
+    BatchReader, Order, OrderOptions, Partition, Reader, ReaderBuilder, ReaderState, Remainder, SampleBatch, Share,
+    Shuffle, TransformSpec, make_batch_reader, make_reader,
+};
+
+/// The columns of a batch and the values in them, for those who work on Arrow arrays.
+pub use squall_schema::columns;
+
+/// The converter: a DataFusion `DataFrame`, or a directory of Parquet files, to a dataset.
+#[cfg(feature = "convert")]
+pub mod convert {
+    pub use squall_converter::{Compression, Converted, Converter, SourceTable, convert_directory, session};
+}
+
+/// Batches as libtorch tensors on a device.
+#[cfg(feature = "torch")]
+pub mod torch {
+    pub use squall_torch::{TensorBatch, ToDevice, TorchSink};
+}

@@ -1,0 +1,148 @@
+//! Values as JSON.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use clap::ValueEnum;
+use serde_json::{Map, Number, Value as Json, json};
+use sha2::{Digest, Sha256};
+use squall::{DType, Error, Result, Row, Tensor, Value};
+
+/// How arrays are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Arrays {
+    /// Dtype, shape, and the SHA-256 of the bytes in C order, little-endian.
+    Digest,
+    /// Nested lists.
+    Values,
+}
+
+/// A row as an object with a member for each column.
+pub(crate) fn row(row: &Row, arrays: Arrays) -> Result<Json> {
+    let members = row
+        .iter()
+        .map(|(name, cell)| Ok((name.to_owned(), value(cell, arrays)?)));
+    Ok(Json::Object(members.collect::<Result<Map<_, _>>>()?))
+}
+
+/// Numbers, strings, booleans and null as they are; arrays as `arrays` says; decimals, dates and times as strings, in ISO
+/// form; bytes as base64.
+fn value(value: &Value, arrays: Arrays) -> Result<Json> {
+    Ok(match value {
+        Value::Null => Json::Null,
+        Value::Bool(value) => json!(value),
+        Value::Int(value) => json!(value),
+        Value::UInt(value) => json!(value),
+        Value::Float32(value) => float32(*value),
+        Value::Float64(value) => float64(*value),
+        Value::Str(text) => json!(text),
+        Value::Bytes(bytes) => json!(STANDARD.encode(bytes)),
+        Value::Decimal(decimal) => json!(decimal.to_string()),
+        Value::Tensor(tensor) => match arrays {
+            Arrays::Digest => digest(tensor)?,
+            Arrays::Values => nested(&elements(tensor)?, tensor.shape()),
+        },
+        Value::List(items) => Json::Array(
+            items
+                .iter()
+                .map(|item| self::value(item, arrays))
+                .collect::<Result<_>>()?,
+        ),
+        other => match other.to_iso() {
+            Some(text) => json!(text),
+            None => {
+                return Err(Error::unsupported(format!(
+                    "a {} outside the years of the ISO form",
+                    other.kind()
+                )));
+            }
+        },
+    })
+}
+
+/// The shortest text that is this `f32` again. JSON has no NaN and no infinity: they are strings.
+fn float32(value: f32) -> Json {
+    match value.to_string().parse::<f64>() {
+        Ok(shortest) if value.is_finite() => float64(shortest),
+        _ => json!(value.to_string()),
+    }
+}
+
+fn float64(value: f64) -> Json {
+    Number::from_f64(value).map_or_else(|| json!(value.to_string()), Json::Number)
+}
+
+fn digest(tensor: &Tensor) -> Result<Json> {
+    let descr = tensor.dtype().descr();
+    let descr = descr.ok_or_else(|| Error::internal(format!("a tensor of {}", tensor.dtype())))?;
+    let sha256 = Sha256::digest(tensor.data().as_slice());
+    let hex: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(json!({ "dtype": descr, "shape": tensor.shape(), "sha256": hex }))
+}
+
+fn elements(tensor: &Tensor) -> Result<Vec<Json>> {
+    macro_rules! list {
+        ($native:ty, $json:expr) => {
+            tensor.as_slice::<$native>()?.iter().map($json).collect()
+        };
+    }
+    Ok(match tensor.dtype() {
+        DType::Bool => tensor.data().iter().map(|byte| json!(*byte != 0)).collect(),
+        DType::Int8 => list!(i8, |x| json!(x)),
+        DType::Int16 => list!(i16, |x| json!(x)),
+        DType::Int32 => list!(i32, |x| json!(x)),
+        DType::Int64 => list!(i64, |x| json!(x)),
+        DType::UInt8 => list!(u8, |x| json!(x)),
+        DType::UInt16 => list!(u16, |x| json!(x)),
+        DType::UInt32 => list!(u32, |x| json!(x)),
+        DType::UInt64 => list!(u64, |x| json!(x)),
+        DType::Float16 => list!(half::f16, |x| float32(x.to_f32())),
+        DType::Float32 => list!(f32, |x| float32(*x)),
+        DType::Float64 => list!(f64, |x| float64(*x)),
+        other => return Err(Error::internal(format!("a tensor of {other}"))),
+    })
+}
+
+fn nested(elements: &[Json], shape: &[usize]) -> Json {
+    match shape {
+        [] => elements.first().cloned().unwrap_or(Json::Null),
+        [_] => Json::Array(elements.to_vec()),
+        [n, inner @ ..] => {
+            let size = elements.len() / (*n).max(1);
+            Json::Array(
+                (0..*n)
+                    .map(|i| nested(&elements[i * size..(i + 1) * size], inner))
+                    .collect(),
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrays_are_digests_or_nested_lists() {
+        let tensor = Value::Tensor(Tensor::from_vec(&[2, 2], vec![1.0f32, 2.5, -0.1, f32::NAN]).expect("a tensor"));
+        assert_eq!(
+            value(&tensor, Arrays::Values).expect("json").to_string(),
+            r#"[[1.0,2.5],[-0.1,"NaN"]]"#
+        );
+        // printf '\x01\x00\x02\x00' | sha256sum
+        let tensor = Value::Tensor(Tensor::from_vec(&[2], vec![1i16, 2]).expect("a tensor"));
+        let expected = r#"{"dtype":"<i2","sha256":"SHA","shape":[2]}"#;
+        let sha = "7b11c1133330cd161071bf23a0c9b6ce5320a8f3a0f83620035a72be46df4104";
+        let found = value(&tensor, Arrays::Digest).expect("json").to_string();
+        assert_eq!(found, expected.replace("SHA", sha));
+    }
+
+    #[test]
+    fn scalars_keep_their_text() {
+        let text = |cell: Value| value(&cell, Arrays::Digest).expect("json").to_string();
+        assert_eq!(text(Value::Float32(0.1)), "0.1");
+        assert_eq!(text(Value::UInt(u64::MAX)), "18446744073709551615");
+        assert_eq!(text(Value::Bytes(vec![0, 255])), "\"AP8=\"");
+        assert_eq!(text(Value::Date(0)), "\"1970-01-01\"");
+        assert_eq!(text(Value::Float64(f64::INFINITY)), "\"inf\"");
+    }
+}
