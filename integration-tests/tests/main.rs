@@ -1,1 +1,4 @@
+//! The tests that cross crates and processes. `cargo xtask test` brings what they need.
 
+mod examples;
+mod spark;
