@@ -1,1 +1,39 @@
-fn main() {}
+//! The project's own tasks. `cargo xtask` lists them.
+
+mod deps;
+mod environment;
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+Usage: cargo xtask <task>
+
+  deps   checks that no crate sees what it must not
+  env    makes the test environments and prints them as shell exports: eval \"$(cargo xtask env)\"
+  test   makes the test environments, builds, and runs every test, those of libtorch and Spark included
+
+The environments are kept in $XDG_CACHE_HOME/squall, or ~/.cache/squall.";
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments[..] {
+        ["deps"] => deps::check(),
+        ["env"] => environment::print(),
+        ["test", ref filter @ ..] => test::run(filter),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
