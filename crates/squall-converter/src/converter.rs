@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::dataframe::DataFrame;
-use datafusion::execution::context::{SessionConfig, SessionContext};
+use datafusion::execution::context::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::physical_plan::ExecutionPlanProperties;
 use squall_dataset::DatasetUrl;
 use squall_schema::metadata::{DatasetMetadata, FileEntry};
@@ -237,6 +237,13 @@ pub async fn convert_directory(source: &str, converter: Converter, sql: Option<&
     let table = SourceTable::open(&url).await?;
     let session = session();
     session.register_table("source", Arc::new(table)).map_err(query_error)?;
-    let rows = session.sql(sql.unwrap_or("SELECT * FROM source")).await;
+    // A query and nothing else: COPY and CREATE EXTERNAL TABLE would touch files that nobody named.
+    let query = SQLOptions::new()
+        .with_allow_ddl(false)
+        .with_allow_dml(false)
+        .with_allow_statements(false);
+    let rows = session
+        .sql_with_options(sql.unwrap_or("SELECT * FROM source"), query)
+        .await;
     converter.convert(rows.map_err(query_error)?).await
 }

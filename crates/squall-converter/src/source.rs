@@ -17,7 +17,6 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
-use datafusion::parquet::arrow::parquet_to_arrow_schema;
 use datafusion::physical_plan::ExecutionPlan;
 use object_store::ObjectMeta;
 use squall_dataset::{Dataset, DatasetUrl, footer};
@@ -45,10 +44,7 @@ impl SourceTable {
             return Err(Error::invalid("the dataset has no file").at("URL", url));
         };
         let footer = footer::load(dataset.store(), &first.path, first.size, false).await?;
-        let file = footer.metadata.file_metadata();
-        let columns = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata());
-        let columns =
-            columns.map_err(|error| Error::unsupported("the Parquet schema has no Arrow schema").with_source(error))?;
+        let columns = footer::arrow_schema(&footer.metadata)?;
         let partitions = dataset.partition_fields();
         let in_file = |column: &&Arc<ArrowField>| partitions.iter().all(|field| field.name != *column.name());
         let column = |column: &Arc<ArrowField>| {

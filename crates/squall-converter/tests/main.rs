@@ -187,6 +187,18 @@ fn a_failed_conversion_leaves_nothing_behind() {
         ErrorKind::Unsupported,
         "column \"s\"",
     );
+    check(
+        &url,
+        Some("COPY source TO '/tmp/squall-must-not-write.csv'"),
+        ErrorKind::InvalidInput,
+        "DML not supported",
+    );
+    check(
+        &url,
+        Some("CREATE TABLE t AS SELECT * FROM source"),
+        ErrorKind::InvalidInput,
+        "DDL not supported",
+    );
     // Fails while rows are being written.
     check(
         &url,

@@ -6,15 +6,13 @@ use arrow_schema::{Field as ArrowField, Schema as ArrowSchema};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
-use parquet::arrow::parquet_to_arrow_schema;
-use parquet::file::metadata::ParquetMetaData;
 use squall_schema::arrow::field_from_arrow;
 use squall_schema::metadata::{self, DatasetMetadata};
 use squall_schema::{Error, Field, Result, Schema, Value};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::footer::{self, Footer};
-use crate::{DatasetUrl, Store, listing, partition};
+use crate::{DatasetUrl, Store, listing, partition, storage_error};
 
 /// Footers that are loaded at the same time.
 const FOOTER_REQUESTS: usize = 16;
@@ -94,11 +92,15 @@ impl Dataset {
             if let Some(stored) = stored_metadata(&store).await? {
                 return Self::from_stored(store, stored);
             }
-            if store.objects().head(&Path::from(WRITING_MARKER)).await.is_ok() {
+            if is_being_written(&store).await? {
                 return Err(
                     Error::corrupt("the dataset is half-written: its conversion runs still, or was killed")
                         .at("URL", url),
                 );
+            }
+            // A conversion that ended between the two looks.
+            if let Some(stored) = stored_metadata(&store).await? {
+                return Self::from_stored(store, stored);
             }
         }
         Self::from_footers(store).await
@@ -107,6 +109,11 @@ impl Dataset {
     fn from_stored(store: Store, stored: DatasetMetadata) -> Result<Self> {
         let at = |error: Error| error.at("file", metadata::FILE).at("URL", store.url());
         let partition_fields = stored.schema.project(&stored.partition_by).map_err(at)?;
+        if !stored.schema.fields().ends_with(partition_fields.fields()) {
+            return Err(at(Error::corrupt(
+                "the partition columns are not the last of the schema",
+            )));
+        }
         let mut files = Vec::with_capacity(stored.files.len());
         let mut pieces = Vec::new();
         for entry in stored.files {
@@ -130,6 +137,7 @@ impl Dataset {
                 partition: values.collect::<Result<_>>().map_err(at)?,
             });
         }
+        check_totals(&pieces).map_err(at)?;
         Ok(Self {
             store,
             n_partition_fields: stored.partition_by.len(),
@@ -207,6 +215,7 @@ impl Dataset {
                 partition: values.collect::<Result<_>>()?,
             });
         }
+        check_totals(&pieces).map_err(|error| error.at("URL", store.url()))?;
         let writer = footers
             .first()
             .and_then(|footer| footer.metadata.file_metadata().created_by());
@@ -279,6 +288,26 @@ impl Dataset {
     }
 }
 
+/// Refuses counts whose sums do not fit: they are summed in many places.
+fn check_totals(pieces: &[Piece]) -> Result<()> {
+    let fits = |count: fn(&Piece) -> u64| {
+        let total = pieces.iter().try_fold(0u64, |sum, piece| sum.checked_add(count(piece)));
+        total.is_some_and(|total| i64::try_from(total).is_ok())
+    };
+    if fits(|piece| piece.rows) && fits(|piece| piece.compressed_bytes) && fits(|piece| piece.uncompressed_bytes) {
+        return Ok(());
+    }
+    Err(Error::corrupt("the row groups count more than 2^63 rows or bytes"))
+}
+
+async fn is_being_written(store: &Store) -> Result<bool> {
+    match store.objects().head(&Path::from(WRITING_MARKER)).await {
+        Ok(_) => Ok(true),
+        Err(object_store::Error::NotFound { .. }) => Ok(false),
+        Err(error) => Err(storage_error(error).at("URL", store.url())),
+    }
+}
+
 fn ordinal(n: usize) -> Result<u32> {
     u32::try_from(n).map_err(|_| Error::unsupported("a dataset of more than 2^32 files or row groups in a file"))
 }
@@ -296,13 +325,6 @@ async fn stored_metadata(store: &Store) -> Result<Option<DatasetMetadata>> {
         .transpose()
 }
 
-/// The Arrow columns of a file, as its footer describes them.
-fn arrow_schema(metadata: &ParquetMetaData) -> Result<ArrowSchema> {
-    let file = metadata.file_metadata();
-    parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())
-        .map_err(|error| Error::unsupported("the Parquet schema has no Arrow schema").with_source(error))
-}
-
 /// The fields that all files have. A file whose columns are others is an error: silence would lose values.
 fn file_fields(
     store: &Store,
@@ -313,7 +335,7 @@ fn file_fields(
     let mut nullable: Vec<bool> = Vec::new();
     for (file, footer) in listed.iter().zip(footers) {
         let at = |error: Error| error.at("file", &file.location).at("URL", store.url());
-        let own = arrow_schema(&footer.metadata).map_err(at)?;
+        let own = footer::arrow_schema(&footer.metadata).map_err(at)?;
         let Some(first) = &first else {
             nullable = own.fields().iter().map(|column| column.is_nullable()).collect();
             first = Some(own);

@@ -1,17 +1,21 @@
 //! What a Parquet file says of itself.
 
+use std::any::Any;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use arrow_schema::Schema as ArrowSchema;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use parquet::arrow::async_reader::MetadataFetch;
+use parquet::arrow::parquet_to_arrow_schema;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
-use squall_schema::{Error, Result};
+use squall_schema::{Error, Result, panic_text};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::Store;
@@ -53,17 +57,39 @@ pub async fn load(store: &Store, path: &Path, size: u64, page_index: bool) -> Re
         path,
         digest: Xxh3::new(),
     };
-    let metadata = ParquetMetaDataReader::new()
+    let load = ParquetMetaDataReader::new()
         .with_prefetch_hint(Some(FOOTER_GUESS))
         .with_column_index_policy(PageIndexPolicy::Skip)
         .with_offset_index_policy(policy)
-        .load_and_finish(&mut fetch, size)
-        .await
-        .map_err(|error| place(footer_error(error)))?;
+        .load_and_finish(&mut fetch, size);
+    let metadata = match AssertUnwindSafe(load).catch_unwind().await {
+        Ok(loaded) => loaded.map_err(|error| place(footer_error(error)))?,
+        Err(panic) => return Err(place(damaged(&*panic))),
+    };
     Ok(Footer {
         metadata: Arc::new(metadata),
         digest: fetch.digest.digest(),
     })
+}
+
+/// The Arrow columns of a file, as its footer describes them.
+pub fn arrow_schema(metadata: &ParquetMetaData) -> Result<ArrowSchema> {
+    let file = metadata.file_metadata();
+    let convert = || parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata());
+    match catch_unwind(AssertUnwindSafe(convert)) {
+        Ok(schema) => {
+            schema.map_err(|error| Error::unsupported("the Parquet schema has no Arrow schema").with_source(error))
+        }
+        Err(panic) => Err(damaged(&*panic)),
+    }
+}
+
+/// The parsers of parquet and of Arrow's stored schemas panic on some damaged bytes; that is no reason to end a program.
+fn damaged(panic: &(dyn Any + Send)) -> Error {
+    Error::corrupt(format!(
+        "cannot read the Parquet footer: it is damaged ({})",
+        panic_text(panic)
+    ))
 }
 
 fn footer_error(error: ParquetError) -> Error {

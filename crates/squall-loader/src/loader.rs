@@ -1,12 +1,11 @@
 //! Batches of a fixed size for a trainer.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use squall_reader::{BatchReader, Reader, ReaderState, Remainder};
-use squall_schema::{Error, Result, Schema};
+use squall_schema::{Error, Result, Schema, panic_text};
 
 use crate::collate::collate;
 use crate::sink::{Host, Sink};
@@ -16,7 +15,8 @@ const DEFAULT_PREFETCH: usize = 2;
 
 /// A reader that becomes a loader.
 pub trait IntoLoader: Sized {
-    /// A loader of `batch_size` rows a batch on each rank. The reader must not have begun.
+    /// A loader of `batch_size` rows a batch on each rank, whatever batches and remainder the reader was given. It must not
+    /// have begun.
     fn into_loader(self, batch_size: u64) -> LoaderBuilder<Host>;
 }
 
@@ -105,21 +105,28 @@ type Loaded<S> = (<S as Sink>::Batch, ReaderState);
 /// Runs on the loader's thread until the reader ends, fails, or nobody wants more.
 fn load<S: Sink>(reader: &mut BatchReader, sink: &mut S, batches: &Sender<Result<Loaded<S>>>) {
     let schema = reader.schema().clone();
-    while let Some(samples) = reader.next_samples() {
-        let put = || samples.and_then(|samples| sink.put(collate(samples, &schema)?));
-        let batch = catch_unwind(AssertUnwindSafe(put)).unwrap_or_else(|panic| Err(panicked(&*panic)));
+    loop {
+        let mut next = || {
+            Some(
+                reader
+                    .next_samples()?
+                    .and_then(|samples| sink.put(collate(samples, &schema)?)),
+            )
+        };
+        let batch = match catch_unwind(AssertUnwindSafe(&mut next)) {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return,
+            Err(panic) => Err(Error::internal(format!(
+                "the loader's sink panicked: {}",
+                panic_text(&*panic)
+            ))),
+        };
         let failed = batch.is_err();
         let loaded = batch.map(|batch| (batch, reader.state()));
         if batches.send(loaded).is_err() || failed {
             return;
         }
     }
-}
-
-fn panicked(panic: &(dyn Any + Send)) -> Error {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    Error::internal(format!("the loader's sink panicked: {}", text.unwrap_or("no message")))
 }
 
 struct Facts {

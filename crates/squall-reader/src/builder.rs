@@ -240,9 +240,12 @@ impl<R> ReaderBuilder<R> {
             (Some(_), Some(_)) => return Err(Error::invalid("give a batch size or a global batch, not both")),
             (None, Some(global_batch)) => global_batch,
             (batch_size, None) => {
-                let global_batch = batch_size.unwrap_or(DEFAULT_BATCH_SIZE).checked_mul(world_size);
-                global_batch
-                    .ok_or_else(|| Error::invalid("the batch size times the world size does not fit 64 bits"))?
+                return Share::of_batch_size(
+                    rank,
+                    world_size,
+                    batch_size.unwrap_or(DEFAULT_BATCH_SIZE),
+                    self.remainder,
+                );
             }
         };
         let share = Share {

@@ -11,8 +11,8 @@ use squall_schema::{Error, ErrorKind, Field, Result, Schema, Value};
 use crate::fetch::{Fetched, selection};
 use crate::transform::record_batch;
 
-/// Rows that are decoded at a time. Below 8,192 the fixed costs of a batch show.
-const DECODE_ROWS: usize = 8192;
+/// Most rows that are decoded at a time. Above it nothing is gained.
+pub(crate) const DECODE_ROWS: u64 = 8192;
 
 /// Decodes the rows of one fetched run, in order, in as many calls as the caller likes.
 pub(crate) struct Decoder {
@@ -28,10 +28,12 @@ pub(crate) struct Decoder {
 impl Decoder {
     /// A decoder of the run's rows, without the first `skip`.
     ///
-    /// `schema` is that of the batches; the fields in `partition` have one value for all rows and no bytes.
+    /// `schema` is that of the batches, which have up to `rows_at_once` rows; the fields in `partition` have one value for
+    /// all rows and no bytes.
     pub(crate) fn new(
         fetched: &Fetched,
         skip: u64,
+        rows_at_once: u64,
         schema: Arc<Schema>,
         partition: Arc<[(Field, Value)]>,
     ) -> Result<Self> {
@@ -45,7 +47,7 @@ impl Decoder {
             .with_row_selection(selection(&rows, rows_in_group))
             // A mask would read the pages in between, which are not here.
             .with_row_selection_policy(RowSelectionPolicy::Selectors)
-            .with_batch_size(DECODE_ROWS)
+            .with_batch_size(rows_at_once.min(DECODE_ROWS) as usize)
             .build()
             .map_err(corrupt)?;
         Ok(Self {

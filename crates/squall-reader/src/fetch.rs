@@ -1,16 +1,18 @@
 //! The bytes of a run of rows of one row group, and nothing more.
 
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, buf::Reader};
+use futures::FutureExt;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{ChunkReader, Length};
 use squall_dataset::{Dataset, Piece, footer};
-use squall_schema::{Error, Result};
+use squall_schema::{Error, Result, panic_text};
 use tokio::sync::OnceCell;
 
 /// The footers of the files that were opened, each loaded once.
@@ -56,6 +58,7 @@ pub(crate) struct Fetched {
 }
 
 /// Fetches the pages of `columns` that hold these rows of a piece; whole column chunks where the file has no offset index.
+/// A panic on a damaged footer becomes an error: a fetch that never ends would hang its reader.
 pub(crate) async fn fetch(
     dataset: &Dataset,
     footers: &Footers,
@@ -63,24 +66,41 @@ pub(crate) async fn fetch(
     rows: Vec<Range<u64>>,
     columns: &[String],
 ) -> Result<Fetched> {
+    let fetched = AssertUnwindSafe(fetch_inner(dataset, footers, piece, rows, columns))
+        .catch_unwind()
+        .await;
+    fetched
+        .unwrap_or_else(|panic| Err(Error::internal(format!("a fetch panicked: {}", panic_text(&*panic)))))
+        .map_err(|error| {
+            let file = dataset.file_of(piece);
+            error
+                .at("row group", piece.row_group)
+                .at("file", &file.path)
+                .at("URL", dataset.url())
+        })
+}
+
+async fn fetch_inner(
+    dataset: &Dataset,
+    footers: &Footers,
+    piece: &Piece,
+    rows: Vec<Range<u64>>,
+    columns: &[String],
+) -> Result<Fetched> {
     let file = dataset.file_of(piece);
-    let at = |error: Error| {
-        error
-            .at("row group", piece.row_group)
-            .at("file", &file.path)
-            .at("URL", dataset.url())
-    };
-    let footer = footers.get(dataset, piece).await.map_err(at)?;
+    let footer = footers.get(dataset, piece).await?;
     let metadata = footer.metadata();
     let schema = metadata.file_metadata().schema_descr();
-    let projection = ProjectionMask::roots(schema, roots(&footer, columns).map_err(at)?);
+    let projection = ProjectionMask::roots(schema, roots(&footer, columns)?);
     let row_group = piece.row_group as usize;
-    let ranges = byte_ranges(metadata, row_group, &projection, &selection(&rows, piece.rows)).map_err(at)?;
-    let chunks = dataset
-        .store()
-        .get_ranges(&file.path, &ranges)
-        .await
-        .map_err(|error| error.at("row group", piece.row_group))?;
+    let ranges = byte_ranges(
+        metadata,
+        row_group,
+        &projection,
+        &selection(&rows, piece.rows),
+        file.size,
+    )?;
+    let chunks = dataset.store().get_ranges(&file.path, &ranges).await?;
     let chunks = ranges.into_iter().map(|range| range.start).zip(chunks).collect();
     Ok(Fetched {
         projection,
@@ -110,6 +130,7 @@ fn byte_ranges(
     row_group: usize,
     projection: &ProjectionMask,
     selection: &RowSelection,
+    file_size: u64,
 ) -> Result<Vec<Range<u64>>> {
     let mut ranges = Vec::new();
     let offset_index = metadata.offset_index().and_then(|index| index.get(row_group));
@@ -117,27 +138,47 @@ fn byte_ranges(
         if !projection.leaf_included(leaf) {
             continue;
         }
-        let (start, length) = column.byte_range();
-        let end = start.checked_add(length);
-        let end =
-            end.ok_or_else(|| Error::corrupt("a column chunk that ends past 2^64").at("column", column.column_path()))?;
+        let at = |error: Error| error.at("column", column.column_path());
+        // Footers are untrusted, and parquet itself asserts what is checked here.
+        let first_page = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+        let chunk = range_in_file(first_page, column.compressed_size(), file_size).map_err(at)?;
         match offset_index
             .and_then(|index| index.get(leaf))
             .map(|index| index.page_locations())
         {
             Some(pages) if !pages.is_empty() => {
+                let (mut next_row, mut next_byte) = (0, chunk.start);
+                for page in pages {
+                    let bytes =
+                        range_in_file(page.offset, i64::from(page.compressed_page_size), file_size).map_err(at)?;
+                    if page.first_row_index < next_row || bytes.start < next_byte {
+                        return Err(at(Error::corrupt("the offset index is not in the order of the pages")));
+                    }
+                    (next_row, next_byte) = (page.first_row_index, bytes.end);
+                }
                 // The dictionary page, where there is one, stands before the first data page and is always needed.
-                let first = u64::try_from(pages[0].offset).unwrap_or(start);
-                if first > start {
-                    ranges.push(start..first);
+                let first = u64::try_from(pages[0].offset).unwrap_or(chunk.start);
+                if first > chunk.start {
+                    ranges.push(chunk.start..first);
                 }
                 ranges.extend(selection.scan_ranges(pages));
             }
-            _ => ranges.push(start..end),
+            _ => ranges.push(chunk),
         }
     }
     ranges.sort_by_key(|range| range.start);
     Ok(ranges)
+}
+
+fn range_in_file(offset: i64, length: i64, file_size: u64) -> Result<Range<u64>> {
+    let start = u64::try_from(offset).ok();
+    let end = start.and_then(|start| start.checked_add(u64::try_from(length).ok()?));
+    match (start, end) {
+        (Some(start), Some(end)) if end <= file_size => Ok(start..end),
+        _ => Err(Error::corrupt(format!(
+            "the footer places {length} bytes at {offset} of a file of {file_size}"
+        ))),
+    }
 }
 
 /// The parts of a file that were fetched. Reading any other part is an error.

@@ -26,9 +26,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use squall_dataset::{Dataset, Piece};
 use squall_schema::arrow::schema_to_arrow;
 use squall_schema::columns::column_from_values;
-use squall_schema::{Error, ErrorKind, Field, Result, Schema, Value};
+use squall_schema::{Error, Field, Result, Schema, Value};
 
-use crate::decode::Decoder;
+use crate::decode::{DECODE_ROWS, Decoder};
 use crate::fetch::{Footers, fetch};
 use crate::reader::Io;
 use crate::select::{Bitmap, RowSet, SelectedPiece, Selection};
@@ -64,8 +64,11 @@ struct Predicate {
 impl Predicate {
     fn parse(sql: &str, schema: &Schema) -> Result<Self> {
         let wrong = |error: DataFusionError| {
-            // One sentence: DataFusion lists the valid fields on a line of their own.
+            // One sentence: DataFusion lists the valid fields on a line of their own, prints the syntax tree of what it does
+            // not support, and asks for bug reports.
             let message = error.strip_backtrace().replace('\n', " ");
+            let message = message.split(" {").next().unwrap_or_default();
+            let message = message.split(" This issue was likely").next().unwrap_or_default();
             Error::invalid(format!("the where-clause {sql:?} does not fit the columns: {message}"))
         };
         let all = DFSchema::try_from(schema_to_arrow(schema)?.as_ref().clone()).map_err(wrong)?;
@@ -155,7 +158,7 @@ impl Predicate {
         .await?;
         let (predicate, rows) = (self.clone(), piece.rows);
         let work = move || {
-            let mut decoder = Decoder::new(&fetched, 0, predicate.schema.clone(), partition)?;
+            let mut decoder = Decoder::new(&fetched, 0, DECODE_ROWS, predicate.schema.clone(), partition)?;
             let mut batches = Vec::new();
             decoder.take(rows, &mut batches)?;
             let mut bits = BooleanBufferBuilder::new(rows as usize);
@@ -187,11 +190,8 @@ impl Predicate {
 
     fn evaluate(&self, batch: &arrow_array::RecordBatch) -> Result<BooleanArray> {
         let failed = |error: DataFusionError| {
-            Error::new(
-                ErrorKind::Engine,
-                format!("cannot evaluate the where-clause {:?}", self.sql),
-            )
-            .with_source(error.strip_backtrace())
+            Error::invalid(format!("cannot evaluate the where-clause {:?}", self.sql))
+                .with_source(error.strip_backtrace())
         };
         let value = self.expression.evaluate(batch).map_err(failed)?;
         let array = value.into_array(batch.num_rows()).map_err(failed)?;

@@ -23,7 +23,35 @@ pub(crate) struct Window {
     pub(crate) rows: Range<u64>,
     pub(crate) permutation: Permutation,
     /// Its rows in stored order, once they are decoded.
-    pub(crate) decoded: OnceLock<Vec<RecordBatch>>,
+    pub(crate) decoded: OnceLock<Chunks>,
+}
+
+/// Rows in several batches.
+pub(crate) struct Chunks {
+    batches: Vec<RecordBatch>,
+    /// The first row of each batch.
+    starts: Vec<u64>,
+}
+
+impl Chunks {
+    pub(crate) fn new(batches: Vec<RecordBatch>) -> Self {
+        let mut next = 0;
+        let start = |batch: &RecordBatch| {
+            let start = next;
+            next += batch.num_rows() as u64;
+            start
+        };
+        Self {
+            starts: batches.iter().map(start).collect(),
+            batches,
+        }
+    }
+
+    /// The batch that holds this row, and the row's place there.
+    fn locate(&self, row: u64) -> (usize, usize) {
+        let batch = self.starts.partition_point(|start| *start <= row) - 1;
+        (batch, (row - self.starts[batch]) as usize)
+    }
 }
 
 /// Rows of a window, by their places in the lane.
@@ -55,14 +83,15 @@ pub(crate) fn gather(
         let base = match last {
             Some((same, base)) if Arc::ptr_eq(same, window) => base,
             _ => {
-                chunks.extend(decoded);
-                chunks.len() - decoded.len()
+                chunks.extend(&decoded.batches);
+                chunks.len() - decoded.batches.len()
             }
         };
         last = Some((window, base));
         for q in pick.rows.clone() {
             let stored = window.permutation.get(q - window.rows.start);
-            places.push(locate(decoded, base, stored as usize)?);
+            let (chunk, row) = decoded.locate(stored);
+            places.push((base + chunk, row));
             let (piece, n) = order.locate_unshuffled(window.lane, window.rows.start + stored);
             let piece = &selection.pieces()[piece as usize];
             ids.push(RowId {
@@ -90,14 +119,4 @@ pub(crate) fn gather(
     };
     let columns = (0..schema.fields().len()).map(column).collect::<Result<Vec<_>>>()?;
     Ok((record_batch(schema, columns, rows)?, ids))
-}
-
-fn locate(chunks: &[RecordBatch], base: usize, mut row: usize) -> Result<(usize, usize)> {
-    for (i, chunk) in chunks.iter().enumerate() {
-        if row < chunk.num_rows() {
-            return Ok((base + i, row));
-        }
-        row -= chunk.num_rows();
-    }
-    Err(Error::internal("a window has fewer rows than its plan"))
 }

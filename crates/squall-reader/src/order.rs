@@ -75,17 +75,22 @@ impl Order {
             .filter(|len| *len < 1 << 63)
             .ok_or_else(|| Error::unsupported("more than 2^63 rows"))?;
         let (lanes, window) = match options.shuffle {
-            Shuffle::None | Shuffle::Full => (1, len.max(1)),
+            // Nothing is shuffled inside the windows; they are what is read ahead.
+            Shuffle::None => (1, options.window),
             Shuffle::Windows => (options.lanes, options.window),
+            Shuffle::Full => (1, len.max(1)),
         };
-        if !(1..=MAX_LANES).contains(&lanes) {
+        if !(1..=MAX_LANES).contains(&options.lanes) {
             return Err(Error::invalid(format!(
-                "expected 1 to {MAX_LANES} lanes, found {lanes}"
+                "expected 1 to {MAX_LANES} lanes, found {}",
+                options.lanes
             )));
         }
-        if window == 0 {
+        if options.window == 0 {
             return Err(Error::invalid("expected a window of at least one row, found 0"));
         }
+        // A lane without a row holds no sample: leaving it out changes nothing.
+        let lanes = lanes.min(len.max(1));
         let permutation = match options.shuffle {
             Shuffle::Windows => Permutation::new(n_pieces, &mut stream(options.seed, epoch, Domain::Pieces, 0)),
             Shuffle::None | Shuffle::Full => Permutation::Identity,
@@ -240,7 +245,7 @@ impl LaneWindows {
         }
         let window = 1 + (q - self.first) / self.window;
         let start = self.first + (window - 1) * self.window;
-        (window, start..(start + self.window).min(self.len))
+        (window, start..start.saturating_add(self.window).min(self.len))
     }
 }
 

@@ -25,20 +25,23 @@ use std::thread::JoinHandle;
 use arrow_array::RecordBatch;
 use crossbeam_channel::{Receiver, Select, Sender, bounded, unbounded};
 use squall_dataset::Piece;
-use squall_schema::{Error, Field, Result, RowId, Value};
+use squall_schema::{Error, Field, Result, RowId, Value, panic_text};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::decode::Decoder;
 use crate::fetch::{Fetched, Footers, fetch};
-use crate::gather::{Pass, Pick, Window, gather};
+use crate::gather::{Chunks, Pass, Pick, Window, gather};
 use crate::order::{Order, Segment};
 use crate::plan::{NewWindow, PlannedBatch, ReadPlan, Schedule};
-use crate::transform::{Rows, panic_message};
+use crate::transform::Rows;
 
-/// Batches that are planned ahead of those in work, so that windows are read before they are needed. Planning costs
-/// little memory; the windows that it touches are at most one more a lane.
+/// Most batches that are planned ahead of those in work, so that windows are read before they are needed. Fewer are when
+/// they open more windows than there are lanes: about one window more a lane is in memory than the batches in work need.
 const PLAN_AHEAD: usize = 32;
+/// Fetches that are under way at the same time.
+const FETCHES: usize = 16;
 
 /// A batch as the pipeline delivers it.
 #[derive(Debug, Clone)]
@@ -67,6 +70,7 @@ impl Pipeline {
         let context = Arc::new(Context {
             footers: Footers::new(&plan.dataset),
             columns: file_columns(&plan),
+            fetches: Semaphore::new(FETCHES),
             partitions: partitions(&plan),
             plan: plan.clone(),
         });
@@ -91,6 +95,7 @@ impl Pipeline {
             context,
             lanes: HashMap::new(),
             planned: VecDeque::new(),
+            windows_ahead: 0,
             pass: 0,
             in_work: 0,
             done: BTreeMap::new(),
@@ -104,7 +109,14 @@ impl Pipeline {
             io,
         };
         let run = move || {
-            driver.run();
+            let batches = driver.batches.clone();
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| driver.run())) {
+                // An end without an error would look like the end of the data. The caller may be gone.
+                let _ = batches.send(Err(Error::internal(format!(
+                    "the driver panicked: {}",
+                    panic_text(&*panic)
+                ))));
+            }
             for worker in workers {
                 // A worker catches the panics of its jobs and has none of its own.
                 let _ = worker.join();
@@ -140,6 +152,8 @@ struct Context {
     footers: Footers,
     /// The columns that stand in files.
     columns: Vec<String>,
+    /// Limits how many fetches are under way.
+    fetches: Semaphore,
     /// For each file the partition fields that are read, with their values.
     partitions: Vec<Arc<[(Field, Value)]>>,
 }
@@ -184,6 +198,8 @@ enum Event {
     },
     Decoded {
         lane: LaneKey,
+        /// The first row of the window.
+        start: u64,
         cursor: Cursor,
         result: Result<()>,
     },
@@ -219,8 +235,8 @@ struct Run {
 struct Pending {
     rows: Range<u64>,
     piece: Piece,
-    /// `None` until it is here.
-    run: Option<Arc<Run>>,
+    /// `None` until it is here, or has failed.
+    run: Option<Result<Arc<Run>>>,
 }
 
 struct Lane {
@@ -231,7 +247,8 @@ struct Lane {
     runs: VecDeque<Pending>,
     /// `None` while a job has it.
     cursor: Option<Cursor>,
-    failed: Option<Error>,
+    /// The first window that cannot be decoded, by its first row, and why. The lane stops there.
+    failed: Option<(u64, Error)>,
 }
 
 struct Driver {
@@ -239,7 +256,10 @@ struct Driver {
     /// `None` when all batches are planned, or none are wanted any more.
     schedule: Option<Schedule>,
     lanes: HashMap<LaneKey, Lane>,
-    planned: VecDeque<PlannedBatch>,
+    /// Batches that wait for their windows, with the number of windows that each is the first to need.
+    planned: VecDeque<(usize, PlannedBatch)>,
+    /// The sum of these numbers.
+    windows_ahead: usize,
     /// The newest pass; lanes of older ones get no more windows.
     pass: Pass,
     in_work: usize,
@@ -293,15 +313,18 @@ impl Driver {
 
     /// Plans ahead, and begins to fetch what the new windows need.
     fn plan(&mut self) {
-        while self.planned.len() < PLAN_AHEAD {
-            let Some(schedule) = &mut self.schedule else {
+        while let Some(schedule) = &mut self.schedule {
+            if let Some((_, last)) = self.planned.back()
+                && (self.planned.len() >= PLAN_AHEAD || self.windows_ahead as u64 > last.order.lanes())
+            {
                 return;
-            };
+            }
             let mut new = Vec::new();
             match schedule.next(&mut new) {
                 Ok(Some(batch)) => {
+                    self.windows_ahead += new.len();
+                    self.planned.push_back((new.len(), batch));
                     new.into_iter().for_each(|window| self.open_window(window));
-                    self.planned.push_back(batch);
                 }
                 Ok(None) => self.schedule = None,
                 Err(error) => {
@@ -363,6 +386,8 @@ impl Driver {
             let (context, events, start) = (self.context.clone(), self.events_in.clone(), at);
             let task = async move {
                 let dataset = &context.plan.dataset;
+                // The semaphore is never closed; a permit is held during the request only.
+                let _permit = context.fetches.acquire().await;
                 let result = fetch(dataset, &context.footers, &info, stored, &context.columns).await;
                 // The driver may have stopped.
                 let _ = events.send(Event::Fetched {
@@ -382,7 +407,7 @@ impl Driver {
         let Some(lane) = self.lanes.get_mut(&key) else {
             return;
         };
-        let (Some(window), Some(_)) = (lane.queue.front(), &lane.cursor) else {
+        let (Some(window), Some(_), None) = (lane.queue.front(), &lane.cursor, &lane.failed) else {
             return;
         };
         // A rank that takes part of a lane may never need some window.
@@ -390,15 +415,21 @@ impl Driver {
             lane.runs.pop_front();
         }
         let mut parts = Vec::new();
-        for pending in &lane.runs {
+        for pending in &mut lane.runs {
             let rows = window.rows.start.max(pending.rows.start)..window.rows.end.min(pending.rows.end);
             if rows.start >= rows.end {
                 break;
             }
-            let Some(run) = &pending.run else {
-                return;
-            };
-            parts.push(Part { run: run.clone(), rows });
+            match &pending.run {
+                Some(Ok(run)) => parts.push(Part { run: run.clone(), rows }),
+                None => return,
+                Some(Err(_)) => {
+                    if let Some(Err(error)) = pending.run.take() {
+                        lane.failed = Some((window.rows.start, error));
+                    }
+                    return;
+                }
+            }
         }
         let covered: u64 = parts.iter().map(|part| part.rows.end - part.rows.start).sum();
         if covered < window.rows.end - window.rows.start {
@@ -422,18 +453,23 @@ impl Driver {
     /// Hands planned batches whose windows are decoded to the workers, in order.
     fn start_ready(&mut self) {
         while (self.n_started - self.n_delivered) < self.context.plan.prefetch as u64 {
-            let missing = self
-                .planned
-                .front()
-                .and_then(|batch| batch.picks.iter().find(|pick| pick.window.decoded.get().is_none()));
-            if let Some(Pick { window, .. }) = missing {
+            let Some((n_new, batch)) = self.planned.front() else {
+                return;
+            };
+            for Pick { window, .. } in batch.picks.iter().filter(|pick| pick.window.decoded.get().is_none()) {
                 let lane = self.lanes.get_mut(&(window.pass, window.lane));
-                if let Some(error) = lane.and_then(|lane| lane.failed.take()) {
+                // What failed behind the windows of this batch is no concern of it.
+                let failed = lane.and_then(|lane| lane.failed.take_if(|(start, _)| *start <= window.rows.start));
+                if let Some((_, error)) = failed {
                     self.fail(error);
+                    return;
                 }
+            }
+            if batch.picks.iter().any(|pick| pick.window.decoded.get().is_none()) {
                 return;
             }
-            let Some(batch) = self.planned.pop_front() else {
+            self.windows_ahead -= n_new;
+            let Some((_, batch)) = self.planned.pop_front() else {
                 return;
             };
             let _ = self.jobs.send(Job::Build {
@@ -464,24 +500,21 @@ impl Driver {
                 let Some(lane) = self.lanes.get_mut(&key) else {
                     return;
                 };
-                match result {
-                    Ok(fetched) => {
-                        let pending = lane.runs.iter_mut().find(|run| run.rows.start == start);
-                        if let Some(pending) = pending {
-                            tracing::trace!(lane = key.1, start, bytes = fetched.bytes.held(), "fetched");
-                            pending.run = Some(Arc::new(Run {
-                                rows: pending.rows.clone(),
-                                piece: pending.piece,
-                                fetched,
-                            }));
-                        }
-                        self.decode(key);
-                    }
-                    Err(error) => lane.failed = Some(error),
+                if let Some(pending) = lane.runs.iter_mut().find(|run| run.rows.start == start) {
+                    pending.run = Some(result.map(|fetched| {
+                        tracing::trace!(lane = key.1, start, bytes = fetched.bytes.held(), "fetched");
+                        Arc::new(Run {
+                            rows: pending.rows.clone(),
+                            piece: pending.piece,
+                            fetched,
+                        })
+                    }));
                 }
+                self.decode(key);
             }
             Event::Decoded {
                 lane: key,
+                start,
                 cursor,
                 result,
             } => {
@@ -491,7 +524,7 @@ impl Driver {
                 lane.cursor = Some(cursor);
                 match result {
                     Ok(()) => self.decode(key),
-                    Err(error) => lane.failed = Some(error),
+                    Err(error) => lane.failed = Some((start, error)),
                 }
                 self.close_lane(key);
             }
@@ -529,7 +562,13 @@ impl Context {
                 parts,
             } => {
                 let result = guard(|| self.decode(&window, &mut cursor, &parts));
-                Event::Decoded { lane, cursor, result }
+                let start = window.rows.start;
+                Event::Decoded {
+                    lane,
+                    start,
+                    cursor,
+                    result,
+                }
             }
             Job::Build { seq, batch } => Event::Built {
                 seq,
@@ -554,7 +593,9 @@ impl Context {
                 _ => {
                     let skip = part.rows.start - part.run.rows.start;
                     let partition = self.partitions[part.run.piece.file as usize].clone();
-                    Decoder::new(&part.run.fetched, skip, plan.source.clone(), partition).map_err(at)?
+                    // A lane does not decode more at a time than its windows hold.
+                    let rows_at_once = plan.order.window;
+                    Decoder::new(&part.run.fetched, skip, rows_at_once, plan.source.clone(), partition).map_err(at)?
                 }
             };
             decoder.take(part.rows.end - part.rows.start, &mut chunks).map_err(at)?;
@@ -564,7 +605,7 @@ impl Context {
         }
         window
             .decoded
-            .set(chunks)
+            .set(Chunks::new(chunks))
             .map_err(|_| Error::internal("a window is decoded twice"))
     }
 
@@ -613,10 +654,7 @@ impl Context {
 
 fn guard<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let panicked = |panic: Box<dyn std::any::Any + Send>| {
-        Err(Error::internal(format!(
-            "a worker panicked: {}",
-            panic_message(&*panic)
-        )))
+        Err(Error::internal(format!("a worker panicked: {}", panic_text(&*panic))))
     };
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked)
 }

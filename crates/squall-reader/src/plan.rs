@@ -55,13 +55,20 @@ impl ReadPlan {
         self.share.steps(self.selection.rows(), 0)
     }
 
-    /// Refuses epochs without end that have no step.
+    /// Refuses numbers that do not go with the rows that are selected.
     pub(crate) fn check_steps(&self) -> Result<()> {
+        let rows = self.selection.rows();
+        self.share.validate_for(rows)?;
+        if self.start.1 > rows {
+            return Err(Error::invalid(format!(
+                "cannot resume: the state stands at sample {} of an epoch of {rows}",
+                self.start.1
+            )));
+        }
         if self.epochs.is_none() && self.steps_per_epoch() == 0 {
             return Err(Error::invalid(format!(
                 "an endless reader would never give a batch: {} rows are fewer than the global batch {}, and the remainder is dropped",
-                self.selection.rows(),
-                self.share.global_batch
+                rows, self.share.global_batch
             )));
         }
         Ok(())
@@ -158,7 +165,7 @@ impl Schedule {
 
     fn end_epoch(&mut self) {
         self.current = None;
-        self.epoch += 1;
+        self.epoch = self.epoch.saturating_add(1);
         self.next = 0;
     }
 }

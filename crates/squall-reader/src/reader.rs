@@ -18,6 +18,9 @@ use crate::transform::row_at;
 /// Threads for I/O. They wait more than they work.
 const IO_THREADS: usize = 2;
 
+/// Threads that read local files, and scan the columns of where-clauses.
+const BLOCKING_THREADS: usize = 16;
+
 /// The runtime of a reader's I/O.
 #[derive(Debug)]
 pub(crate) struct Io(Option<Runtime>);
@@ -26,6 +29,7 @@ impl Io {
     pub(crate) fn new() -> Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(IO_THREADS)
+            .max_blocking_threads(BLOCKING_THREADS)
             .thread_name("squall-io")
             .enable_all()
             .build();
@@ -53,8 +57,10 @@ impl Io {
 
 impl Drop for Io {
     fn drop(&mut self) {
-        // Dropping a runtime waits for it, which is not allowed inside another one.
-        if let Some(runtime) = self.0.take() {
+        // Dropping a runtime waits for its threads, which is not allowed inside another one.
+        if let Some(runtime) = self.0.take()
+            && Handle::try_current().is_ok()
+        {
             runtime.shutdown_background();
         }
     }
@@ -140,12 +146,8 @@ impl Core {
         if self.pipeline.is_some() || self.ended {
             return Err(Error::invalid("the batch size cannot change once the reader has begun"));
         }
-        let share = Share {
-            global_batch: batch_size.saturating_mul(self.plan.share.world_size),
-            remainder,
-            ..self.plan.share
-        };
-        share.validate()?;
+        let Share { rank, world_size, .. } = self.plan.share;
+        let share = Share::of_batch_size(rank, world_size, batch_size, remainder)?;
         let plan = ReadPlan {
             share,
             ..ReadPlan::clone(&self.plan)
@@ -224,7 +226,8 @@ impl Reader {
         }
     }
 
-    /// The same rows in batches of columns. The reader must not have begun.
+    /// The same rows in batches of columns, instead of the reader's own batches and remainder. The reader must not have
+    /// begun.
     pub fn into_batches(self, batch_size: u64, remainder: Remainder) -> Result<BatchReader> {
         Ok(BatchReader {
             core: self.core.with_batches(batch_size, remainder)?,
@@ -280,7 +283,8 @@ impl BatchReader {
         self.core.state()
     }
 
-    /// The same rows in batches of another size. The reader must not have begun.
+    /// The same rows, instead of in the reader's own batches and with its own remainder, in these. The reader must not have
+    /// begun.
     pub fn into_batches(self, batch_size: u64, remainder: Remainder) -> Result<Self> {
         Ok(Self {
             core: self.core.with_batches(batch_size, remainder)?,

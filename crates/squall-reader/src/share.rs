@@ -11,6 +11,9 @@ use squall_schema::{Error, Result};
 use crate::order::Order;
 use crate::random::{Domain, Permutation, stream};
 
+/// How often padding may repeat the rows of an epoch inside one batch.
+const MAX_PASSES: u64 = 1000;
+
 /// What happens to the rows at the end of an epoch that do not fill a global batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Remainder {
@@ -57,6 +60,24 @@ pub(crate) struct Slice {
 }
 
 impl Share {
+    /// The share of a rank that takes `batch_size` rows at a step.
+    pub fn of_batch_size(rank: u64, world_size: u64, batch_size: u64, remainder: Remainder) -> Result<Self> {
+        let global_batch = batch_size.checked_mul(world_size);
+        let too_large = || {
+            Error::invalid(format!(
+                "a batch size of {batch_size} times {world_size} ranks does not fit 64 bits"
+            ))
+        };
+        let share = Self {
+            rank,
+            world_size,
+            global_batch: global_batch.ok_or_else(too_large)?,
+            remainder,
+        };
+        share.validate()?;
+        Ok(share)
+    }
+
     /// Checks the numbers against each other.
     pub fn validate(&self) -> Result<()> {
         if self.world_size == 0 {
@@ -77,6 +98,18 @@ impl Share {
         Ok(())
     }
 
+    /// Checks the numbers against the rows of an epoch.
+    pub(crate) fn validate_for(&self, rows: u64) -> Result<()> {
+        let times = self.global_batch / rows.max(1);
+        if self.remainder == Remainder::Pad && times > MAX_PASSES {
+            return Err(Error::invalid(format!(
+                "padding a global batch of {} would repeat the {rows} rows of an epoch {times} times: expected at most {MAX_PASSES}",
+                self.global_batch
+            )));
+        }
+        Ok(())
+    }
+
     /// Steps of every rank over samples `next..len` of an epoch.
     pub fn steps(&self, len: u64, next: u64) -> u64 {
         let rows = len.saturating_sub(next);
@@ -91,7 +124,7 @@ impl Share {
         if self.steps(order.len(), next) == 0 {
             return None;
         }
-        let samples = next..(next + self.global_batch).min(order.len());
+        let samples = next..next.saturating_add(self.global_batch).min(order.len());
         // The passes over the epoch that make up the batch: one, and as many more as padding needs.
         let mut passes = vec![(samples.clone(), false)];
         let mut rows = samples.end - samples.start;

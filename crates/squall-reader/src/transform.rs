@@ -1,6 +1,5 @@
 //! What the user does to rows on the worker threads, and the schema that comes of it.
 
-use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,7 +8,7 @@ use arrow_array::{ArrayRef, RecordBatch};
 use chacha20::ChaCha8Rng;
 use squall_schema::arrow::{field_from_arrow, schema_to_arrow};
 use squall_schema::columns::{column_from_values, normalise, value_at};
-use squall_schema::{Error, ErrorKind, Field, Result, Row, RowId, Schema};
+use squall_schema::{Error, ErrorKind, Field, Result, Row, RowId, Schema, panic_text};
 
 use crate::random::{Domain, stream};
 
@@ -295,14 +294,7 @@ fn guard<T>(function: impl FnOnce() -> Result<T>) -> Result<T> {
         Ok(Err(error)) => Err(Error::new(ErrorKind::Transform, "the transform failed").with_source(error)),
         Err(panic) => Err(Error::new(
             ErrorKind::Transform,
-            format!("the transform panicked: {}", panic_message(&*panic)),
+            format!("the transform panicked: {}", panic_text(&*panic)),
         )),
     }
-}
-
-/// The text that a thread panicked with.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message")
 }

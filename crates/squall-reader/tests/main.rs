@@ -87,6 +87,33 @@ fn without_shuffling_rows_come_as_they_are_stored() {
 }
 
 #[test]
+fn a_batch_may_be_larger_than_everything() {
+    let table = Table::write(&Layout::default());
+    let reader = || {
+        make_batch_reader(table.url())
+            .lanes(1000)
+            .window(u64::MAX)
+            .batch_size(u64::MAX)
+    };
+    assert_eq!(sorted(ids(reader())), (0..120).collect::<Vec<_>>());
+    assert!(ids(reader().remainder(Remainder::Drop)).is_empty());
+    let padded = batches(
+        reader()
+            .batch_size(500)
+            .remainder(Remainder::Pad)
+            .build()
+            .expect("a reader"),
+    );
+    assert_eq!((padded.len(), padded[0].len()), (1, 500));
+    let mut times = BTreeMap::new();
+    padded[0].iter().for_each(|(id, _)| *times.entry(*id).or_insert(0) += 1);
+    assert!(
+        times.len() == 120 && times.values().all(|times| (4..=5).contains(times)),
+        "{times:?}"
+    );
+}
+
+#[test]
 fn epochs_differ_and_repeat_with_the_seed() {
     let table = Table::write(&Layout::default());
     let read = |seed, workers| {
@@ -391,33 +418,120 @@ fn damaged_files_are_named() {
     );
 }
 
+/// An error comes in its place: the batches before it are delivered, however far ahead the reader is.
+#[test]
+fn an_error_takes_its_place_in_the_order() {
+    let layout = Layout {
+        files: vec![400; 6],
+        row_group: 50,
+        ..Layout::default()
+    };
+    let reader = |table: &Table| {
+        let reader = make_batch_reader(table.url())
+            .lanes(2)
+            .window(60)
+            .batch_size(10)
+            .seed(3)
+            .workers(3);
+        reader.build().expect("a reader")
+    };
+    let whole = batches(reader(&Table::write(&layout)));
+    let whole: Vec<Vec<_>> = whole
+        .into_iter()
+        .map(|batch| batch.into_iter().map(|(_, id)| id).collect())
+        .collect();
+    for file in [0, 3, 5, 0, 3, 5] {
+        let table = Table::write(&layout);
+        let mut reader = reader(&table);
+        std::fs::remove_file(&table.files()[file]).expect("removed");
+        let mut delivered = Vec::new();
+        let error = loop {
+            match reader.next_samples().expect("an error before the end") {
+                Ok(batch) => delivered.push(batch.ids),
+                Err(error) => break error,
+            }
+        };
+        assert!(
+            error.to_string().contains(&format!("part-0000{file}.parquet")),
+            "{error}"
+        );
+        assert_eq!(delivered, whole[..delivered.len()]);
+        // A batch fails with its window: with windows of 60 rows on two lanes, up to twelve batches before the first row
+        // that is missing.
+        let missing = |id: &RowId| id.piece as usize / 8 == file;
+        let first = whole
+            .iter()
+            .position(|batch| batch.iter().any(missing))
+            .expect("a row of the file");
+        assert!(
+            (first.saturating_sub(12)..=first).contains(&delivered.len()),
+            "{} of {first}",
+            delivered.len()
+        );
+    }
+}
+
+/// No damage to a footer hangs a reader or ends its data early without an error.
+#[test]
+fn flipped_bits_in_a_footer_end_in_rows_or_an_error() {
+    let table = Table::write(&Layout {
+        files: vec![20],
+        row_group: 10,
+        ..Layout::default()
+    });
+    let path = &table.files()[0];
+    let bytes = std::fs::read(path).expect("a file");
+    let footer = bytes.len()
+        - 8
+        - u32::from_le_bytes(bytes[bytes.len() - 8..bytes.len() - 4].try_into().expect("four bytes")) as usize;
+    // The offset index stands before the footer.
+    for at in footer - 300..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << (at % 8);
+        std::fs::write(path, damaged).expect("written");
+        if let Ok(reader) = make_reader(table.url()).workers(1).build() {
+            let expected = reader.rows_per_epoch();
+            let mut rows = 0;
+            let mut failed = false;
+            for row in reader.take(100) {
+                rows += u64::from(row.is_ok());
+                failed |= row.is_err();
+            }
+            assert!(
+                failed || rows == expected.min(100),
+                "byte {at}: {rows} of {expected} rows and no error"
+            );
+        }
+    }
+}
+
+/// Runs alone in a process of its own: threads of other tests have the same names.
 #[test]
 fn dropping_a_reader_ends_its_threads() {
-    let table = Table::write(&Layout::default());
+    const ALONE: &str = "SQUALL_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let own = std::env::current_exe().expect("the test's own path");
+        let arguments = ["--exact", "dropping_a_reader_ends_its_threads"];
+        let output = std::process::Command::new(own)
+            .args(arguments)
+            .env(ALONE, "1")
+            .output()
+            .expect("the test starts");
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
+        return;
+    }
     let threads = || {
-        std::fs::read_dir("/proc/self/task")
+        let names = std::fs::read_dir("/proc/self/task")
             .expect("Linux")
-            .filter(|task| {
-                let name = task
-                    .as_ref()
-                    .ok()
-                    .and_then(|task| std::fs::read_to_string(task.path().join("comm")).ok());
-                name.is_some_and(|name| name.starts_with("drop-test"))
-            })
-            .count()
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|name| name.starts_with("squall-")).count()
     };
-    // Threads inherit nothing that tells readers of other tests apart, so the closure names the one that runs it.
-    let spec = TransformSpec::per_row(|_| {
-        std::fs::write("/proc/thread-self/comm", "drop-test").expect("a thread's name");
-        Ok(())
-    });
-    let mut reader = make_reader(table.url())
-        .transform(spec)
-        .endless()
-        .build()
-        .expect("a reader");
+    let table = Table::write(&Layout::default());
+    let mut reader = make_reader(table.url()).endless().workers(3).build().expect("a reader");
     assert!(reader.next().is_some_and(|row| row.is_ok()));
-    assert!(threads() > 0);
+    // Three workers, a driver, and those of the I/O.
+    assert!(threads() >= 5, "{} threads", threads());
     drop(reader);
     assert_eq!(threads(), 0);
 }
@@ -486,6 +600,13 @@ fn a_state_of_another_order_is_refused() {
         refused
             .to_string()
             .contains("the seed changed since the state was saved, from 3 to 4"),
+        "{refused}"
+    );
+    let beyond = state.to_json().replace("\"next\":64", "\"next\":121");
+    let beyond = ReaderState::from_json(&beyond).expect("a state");
+    let refused = error(make_batch_reader(table.url()).resume(beyond).build());
+    assert!(
+        refused.to_string().contains("stands at sample 121 of an epoch of 120"),
         "{refused}"
     );
     let other = Table::write(&Layout {

@@ -3,6 +3,7 @@
 //! It crosses every crate unchanged. Its kind says what the caller can do about it; its context is added while the
 //! error travels up, innermost first, so that the sentence names URL, file, row group, column and row.
 
+use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -91,7 +92,11 @@ impl Error {
     /// Where it happened: `("file", path)`, `("row group", 3)`. Called again on the way up, for the wider places.
     #[must_use]
     pub fn at(mut self, place: &'static str, value: impl fmt::Display) -> Self {
-        self.0.context.push((place, value.to_string()));
+        let value = value.to_string();
+        // Two layers may know the same place.
+        if !self.0.context.iter().any(|own| *own == (place, value.clone())) {
+            self.0.context.push((place, value));
+        }
         self
     }
 
@@ -120,6 +125,13 @@ impl Error {
         let found = self.0.context.iter().find(|(name, _)| *name == place);
         found.map(|(_, value)| value.as_str())
     }
+}
+
+/// The text that a thread panicked with.
+pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
 }
 
 impl fmt::Display for Error {
@@ -161,6 +173,7 @@ mod tests {
             .at("row", 7)
             .at("column", "image")
             .at("file", "part-0.parquet")
+            .at("row", 7)
             .with_source("end of cell");
         assert_eq!(
             error.to_string(),

@@ -28,7 +28,7 @@ pub mod footer;
 pub mod metadata;
 
 pub use dtype::{DType, TimeUnit};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Result, panic_text};
 pub use field::{Field, FieldType, Shape};
 pub use row::{Row, RowId};
 pub use schema::Schema;

@@ -84,6 +84,7 @@ proptest! {
         pieces in prop::collection::vec(0u64..40, 1..12), seed: u64, lanes in 1u64..8, window in 1u64..30,
     ) {
         let order = Order::new(&pieces, &options(Shuffle::Windows, seed, lanes, window), 0).expect("order");
+        let lanes = order.lanes();
         for lane in 0..lanes {
             let windows = order.windows(lane);
             let mut q = 0;
