@@ -1,7 +1,7 @@
 //! A softmax classifier: what the quickstart trains, and nothing of Squall.
 
 pub(crate) const PIXELS: usize = 64;
-pub(crate) const CLASSES: usize = 10;
+const CLASSES: usize = 10;
 
 /// A weight for each class and pixel and a bias for each class; also a gradient, which has the same form.
 #[derive(Clone)]

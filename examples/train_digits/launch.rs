@@ -14,12 +14,7 @@ pub(crate) fn is_rank() -> bool {
 
 /// Starts the ranks with the same options, and waits for them. When one fails, the others are ended.
 pub(crate) fn ranks(options: &Options) -> Result<()> {
-    if options.world_size == 0 || !options.global_batch.is_multiple_of(options.world_size) {
-        let (batch, ranks) = (options.global_batch, options.world_size);
-        return Err(
-            format!("expected a global batch that is a multiple of the world size {ranks}, found {batch}").into(),
-        );
-    }
+    options.check(options.world_size)?;
     let scratch = tempfile::tempdir()?;
     // Free now; taken again in a moment by rank 0.
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();

@@ -44,9 +44,24 @@ struct Options {
     /// `auto` is CUDA where it is, else the CPU
     #[arg(long, default_value = "auto", value_parser = ["auto", "cpu", "cuda"])]
     device: String,
-    /// Where the converted datasets are, or will be; all ranks must see it. A temporary directory if not given
+    /// Where the converted datasets are, or will be; all ranks must see it. A temporary directory if not given, where the
+    /// ranks are started from here
     #[arg(long)]
     data: Option<PathBuf>,
+}
+
+impl Options {
+    /// Equal parts keep the mean of the ranks' losses the mean over all rows.
+    fn check(&self, world_size: u64) -> Result<()> {
+        if world_size == 0 || !self.global_batch.is_multiple_of(world_size) {
+            let found = self.global_batch;
+            return Err(format!(
+                "expected a global batch that is a multiple of the world size {world_size}, found {found}"
+            )
+            .into());
+        }
+        Ok(())
+    }
 }
 
 fn main() -> Result<()> {
@@ -60,10 +75,11 @@ fn main() -> Result<()> {
 
 fn train(options: &Options) -> Result<()> {
     let mut ranks = Ranks::from_env()?;
-    let data = match &options.data {
-        Some(data) => data.clone(),
-        None => std::env::temp_dir().join(format!("squall-digits-{}", ranks.port())),
-    };
+    options.check(ranks.world_size())?;
+    let data = options
+        .data
+        .as_ref()
+        .ok_or("ranks that are started from outside need --data, a place that all of them see")?;
     let url = |name| data.join(name).display().to_string();
     if ranks.rank() == 0 {
         convert("train", "id % 5 <> 0", &url("train"))?;

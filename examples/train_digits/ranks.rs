@@ -1,6 +1,6 @@
 //! The ranks of a run, connected over TCP.
 //!
-//! Rank 0 listens at `MASTER_ADDR:MASTER_PORT`, the others connect. A sum goes to rank 0, which adds in the order of the
+//! Rank 0 listens at `MASTER_ADDR:MASTER_PORT` (under torchrun at the port behind it), the others connect. A sum goes to rank 0, which adds in the order of the
 //! ranks and sends the result back: simple, and the same to the last bit each time. A run on many GPUs would use NCCL here;
 //! Squall has no part in it.
 
@@ -23,7 +23,6 @@ pub(crate) struct Ranks {
     rank: u64,
     world_size: u64,
     local_rank: usize,
-    port: u16,
     /// Of rank 0 those to all others, in the order of the ranks; of the others the one to rank 0.
     connections: Vec<TcpStream>,
 }
@@ -32,7 +31,13 @@ impl Ranks {
     /// Connects the ranks, by the environment that torchrun sets.
     pub(crate) fn from_env() -> Result<Self> {
         let (rank, world_size): (u64, u64) = (number("RANK")?, number("WORLD_SIZE")?);
-        let port: u16 = number("MASTER_PORT")?;
+        let mut port: u16 = number("MASTER_PORT")?;
+        // The agent of torchrun listens at MASTER_PORT itself, for stores of torch's own.
+        if env::var("TORCHELASTIC_USE_AGENT_STORE").is_ok_and(|used| used == "True") {
+            port = port
+                .checked_add(1)
+                .ok_or("MASTER_PORT is the last port, and that of the agent")?;
+        }
         let address = env::var("MASTER_ADDR").map_err(|_| "the environment variable MASTER_ADDR is not set")?;
         if rank >= world_size {
             return Err(format!("expected RANK below WORLD_SIZE {world_size}, found {rank}").into());
@@ -50,7 +55,6 @@ impl Ranks {
             rank,
             world_size,
             local_rank: env::var("LOCAL_RANK").map_or(Ok(0), |_| number("LOCAL_RANK"))?,
-            port,
             connections,
         })
     }
@@ -65,10 +69,6 @@ impl Ranks {
 
     pub(crate) fn local_rank(&self) -> usize {
         self.local_rank
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port
     }
 
     /// Waits until all ranks are here.
@@ -145,7 +145,8 @@ fn accept(address: &str, port: u16, world_size: u64) -> Result<Vec<TcpStream>> {
     if world_size == 1 {
         return Ok(Vec::new());
     }
-    let listener = TcpListener::bind((address, port))?;
+    let listener =
+        TcpListener::bind((address, port)).map_err(|error| format!("cannot listen at {address}:{port}: {error}"))?;
     listener.set_nonblocking(true)?;
     let began = Instant::now();
     let mut connections: Vec<Option<TcpStream>> = (1..world_size).map(|_| None).collect();

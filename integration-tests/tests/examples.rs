@@ -86,35 +86,41 @@ mod torch {
         );
     }
 
-    /// torchrun, here played by the test: two processes that find each other by the environment.
     #[test]
-    fn ranks_can_be_started_from_outside() {
+    fn torchrun_starts_the_ranks() {
         let data = tempfile::tempdir().expect("a temporary directory");
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a port")
-            .port();
-        let start = |rank: u32| {
-            let mut command = example("train_digits");
-            command
-                .args(["--epochs", "1", "--device", "cpu", "--data"])
-                .arg(data.path());
-            command
-                .env("RANK", rank.to_string())
-                .env("LOCAL_RANK", rank.to_string())
-                .env("WORLD_SIZE", "2");
-            command
-                .env("MASTER_ADDR", "127.0.0.1")
-                .env("MASTER_PORT", port.to_string());
-            command
-        };
-        let second = std::thread::spawn({
-            let command = start(1);
-            move || succeed(command)
-        });
-        let printed = succeed(start(0));
+        let program = example("train_digits");
+        // The torchrun of the Python that libtorch comes from.
+        let mut torchrun = std::process::Command::new("torchrun");
+        torchrun
+            .args(["--standalone", "--nproc-per-node", "2", "--no-python"])
+            .arg(program.get_program());
+        torchrun
+            .args(["--epochs", "1", "--device", "cpu", "--data"])
+            .arg(data.path());
+        let printed = succeed(torchrun);
         assert!(printed.contains("2 ranks, 1437 rows, 22 steps an epoch"), "{printed}");
-        assert_eq!(second.join().expect("rank 1"), "");
+        assert!(printed.contains("test accuracy "), "{printed}");
+    }
+
+    #[test]
+    fn options_that_do_not_fit_are_refused() {
+        let refused = |arguments: &[&str], rank: Option<&str>| {
+            let mut command = example("train_digits");
+            command.args(arguments);
+            if let Some(rank) = rank {
+                command
+                    .env("RANK", rank)
+                    .env("WORLD_SIZE", "3")
+                    .env("MASTER_ADDR", "127.0.0.1")
+                    .env("MASTER_PORT", "1");
+            }
+            let output = command.output().expect("the example starts");
+            assert!(!output.status.success());
+            String::from_utf8_lossy(&output.stderr).into_owned()
+        };
+        assert!(refused(&["--world-size", "3"], None).contains("multiple of the world size 3, found 64"));
+        assert!(refused(&[], Some("3")).contains("expected RANK below WORLD_SIZE 3, found 3"));
     }
 
     #[test]

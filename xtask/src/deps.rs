@@ -42,7 +42,7 @@ const NEVER: [(&str, &str, &[&str]); 10] = [
 ];
 
 /// The crates of the workspace that a crate may name. The chain has one direction.
-const MAY_NAME: [(&str, &[&str]); 11] = [
+const MAY_NAME: [(&str, &[&str]); 12] = [
     ("squall-schema", &[]),
     ("squall-dataset", &["squall-schema"]),
     ("squall-reader", &["squall-schema", "squall-dataset"]),
@@ -64,6 +64,7 @@ const MAY_NAME: [(&str, &[&str]); 11] = [
     ("squall-cli", &["squall"]),
     ("squall-examples", &["squall"]),
     ("squall-benchmarks", &["squall"]),
+    ("squall-integration-tests", &["squall"]),
     ("squall-testkit", &[]),
 ];
 
@@ -99,8 +100,8 @@ pub(crate) fn check() -> Result<()> {
                 .iter()
                 .find(|(own, _)| *own == name)
                 .map(|(_, allowed)| *allowed);
-            // The examples have the façade as a dev-dependency.
-            let counts = kind.is_none() || name == "squall-examples";
+            // Tests may look behind the façade; the examples and the integration tests have it as a dev-dependency.
+            let counts = kind != Some("dev") || ["squall-examples", "squall-integration-tests"].contains(&name);
             if let (true, true, Some(allowed)) = (ours, counts, allowed)
                 && !allowed.contains(&on)
             {

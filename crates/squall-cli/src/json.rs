@@ -130,7 +130,7 @@ mod tests {
         );
         // printf '\x01\x00\x02\x00' | sha256sum
         let tensor = Value::Tensor(Tensor::from_vec(&[2], vec![1i16, 2]).expect("a tensor"));
-        let expected = r#"{"dtype":"<i2","sha256":"SHA","shape":[2]}"#;
+        let expected = r#"{"dtype":"<i2","shape":[2],"sha256":"SHA"}"#;
         let sha = "7b11c1133330cd161071bf23a0c9b6ce5320a8f3a0f83620035a72be46df4104";
         let found = value(&tensor, Arrays::Digest).expect("json").to_string();
         assert_eq!(found, expected.replace("SHA", sha));

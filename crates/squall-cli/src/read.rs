@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -131,17 +131,22 @@ impl Read {
         }
         out.flush()?;
         if let Some(path) = &self.state_out {
-            let written = fs::write(path, reader.state().to_json() + "\n");
-            written.map_err(|error| {
-                Error::new(ErrorKind::Storage, "cannot write the state")
-                    .at("file", path.display())
-                    .with_source(error)
-            })?;
+            save(
+                path,
+                &(reader.state().to_json()
+                    + "
+"),
+            )?;
         }
         Ok(())
     }
 
     fn reader(&self) -> Result<BatchReader, Error> {
+        if let (Some(_), PartitionFlag::RowGroups) = (&self.state_out, self.partition) {
+            return Err(Error::invalid(
+                "ranks that partition row groups are not in lock-step: there is no state to save",
+            ));
+        }
         let mut reader = make_batch_reader(&self.url)
             .rank(self.rank, self.world_size)
             .epochs(self.epochs)
@@ -167,7 +172,7 @@ impl Read {
             reader = reader.global_batch(rows);
         }
         if let Some(names) = &self.columns {
-            reader = reader.columns(names);
+            reader = reader.columns(names.iter().map(|name| name.trim()));
         }
         if let Some(sql) = &self.filter {
             reader = reader.filter(sql);
@@ -206,4 +211,16 @@ impl Read {
         }
         Ok(())
     }
+}
+
+/// Writes a file beside its place and moves it there: a crash leaves the old state or the new one.
+fn save(path: &Path, text: &str) -> Result<(), Error> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".tmp");
+    let saved = fs::write(&beside, text).and_then(|()| fs::rename(&beside, path));
+    saved.map_err(|error| {
+        Error::new(ErrorKind::Storage, "cannot write the state")
+            .at("file", path.display())
+            .with_source(error)
+    })
 }

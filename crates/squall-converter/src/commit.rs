@@ -32,6 +32,8 @@ enum Place {
     Beside {
         staged: Option<PathBuf>,
         destination: PathBuf,
+        /// The directories above it that were made for it, innermost first; taken away with it.
+        made: Vec<PathBuf>,
     },
     /// Written in place under a marker.
     Marked,
@@ -47,16 +49,28 @@ impl Staging {
     }
 
     fn beside(url: &DatasetUrl, destination: PathBuf) -> Result<Self> {
-        let is_free = match std::fs::read_dir(&destination) {
-            Ok(mut entries) => entries.next().is_none(),
-            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-        };
-        if !is_free {
-            return Err(exists(url));
+        match std::fs::symlink_metadata(&destination) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(cannot_write(url, error)),
+            Ok(found) if found.is_dir() => {
+                let mut entries = std::fs::read_dir(&destination).map_err(|error| cannot_write(url, error))?;
+                if entries.next().is_some() {
+                    return Err(exists(url));
+                }
+            }
+            Ok(_) => {
+                let message = "the destination is a file or a link: expected an empty directory, or nothing";
+                return Err(Error::new(ErrorKind::AlreadyExists, message).at("URL", url));
+            }
         }
         let (Some(parent), Some(name)) = (destination.parent(), destination.file_name()) else {
             return Err(exists(url));
         };
+        let made: Vec<_> = parent
+            .ancestors()
+            .take_while(|path| !path.exists())
+            .map(PathBuf::from)
+            .collect();
         std::fs::create_dir_all(parent).map_err(|error| cannot_write(url, error))?;
         let nonce = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -71,6 +85,7 @@ impl Staging {
         let place = Place::Beside {
             staged: Some(staged.clone()),
             destination,
+            made,
         };
         let text = staged
             .to_str()
@@ -93,6 +108,20 @@ impl Staging {
             return Err(exists(url));
         }
         create(&store, WRITING_MARKER, Vec::new()).await?;
+        // Another conversion may have begun and ended between the two.
+        let mut files = store.objects().list(None);
+        while let Some(file) = files.next().await {
+            let file = file.map_err(|error| storage_error(error).at("URL", url))?;
+            if file.location.as_ref() != WRITING_MARKER {
+                store
+                    .objects()
+                    .delete(&Path::from(WRITING_MARKER))
+                    .await
+                    .map_err(storage_error)?;
+                return Err(exists(url));
+            }
+        }
+        drop(files);
         Ok(Self {
             url: url.clone(),
             store,
@@ -106,14 +135,17 @@ impl Staging {
     }
 
     /// Writes the metadata and makes the dataset visible.
-    pub(crate) async fn commit(mut self, target: &Target, dataset: &DatasetMetadata) -> Result<()> {
+    pub(crate) async fn commit(&mut self, target: &Target, dataset: &DatasetMetadata) -> Result<()> {
         create(&self.store, metadata::FILE, metadata_file(target, dataset)?).await?;
         match &mut self.place {
-            Place::Beside { staged, destination } => {
+            Place::Beside {
+                staged, destination, ..
+            } => {
                 let Some(from) = staged.take() else {
                     return Err(Error::internal("a conversion is committed twice"));
                 };
-                std::fs::rename(&from, destination).map_err(|error| {
+                let moved = sync(&from).and_then(|()| std::fs::rename(&from, destination));
+                moved.map_err(|error| {
                     *staged = Some(from.clone());
                     cannot_write(&self.url, error)
                 })
@@ -148,13 +180,26 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         if let Place::Beside {
-            staged: Some(staged), ..
+            staged: Some(staged),
+            made,
+            ..
         } = &self.place
         {
-            // Whatever remains is hidden, and named after its destination.
+            // Whatever remains is hidden, and named after its destination. A directory that others use by now stays.
             let _ = std::fs::remove_dir_all(staged);
+            for directory in made {
+                let _ = std::fs::remove_dir(directory);
+            }
         }
     }
+}
+
+/// Brings the files of a directory to the disk: a rename must not survive a power loss that they do not.
+fn sync(directory: &std::path::Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        std::fs::File::open(entry?.path())?.sync_all()?;
+    }
+    std::fs::File::open(directory)?.sync_all()
 }
 
 async fn create(store: &Store, name: &str, bytes: Vec<u8>) -> Result<()> {

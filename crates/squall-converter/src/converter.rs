@@ -1,10 +1,13 @@
 //! Runs a query and writes its rows as a dataset.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::dataframe::DataFrame;
+use datafusion::execution::TaskContext;
 use datafusion::execution::context::{SQLOptions, SessionConfig, SessionContext};
-use datafusion::physical_plan::ExecutionPlanProperties;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use squall_dataset::DatasetUrl;
 use squall_schema::metadata::{DatasetMetadata, FileEntry};
 use squall_schema::{Error, Result, Schema};
@@ -103,8 +106,23 @@ impl Converter {
         let context = Arc::new(rows.task_ctx());
         let plan = rows.create_physical_plan().await.map_err(query_error)?;
         let target = Target::of_query(&plan.schema())?;
-        let staging = Staging::begin(&url).await?;
+        let mut staging = Staging::begin(&url).await?;
+        match self.write(plan, context, &target, &mut staging).await {
+            Ok(metadata) => Ok(Converted { url, metadata }),
+            Err(error) => {
+                staging.abort().await;
+                Err(error.at("URL", &url))
+            }
+        }
+    }
 
+    async fn write(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        context: Arc<TaskContext>,
+        target: &Target,
+        staging: &mut Staging,
+    ) -> Result<DatasetMetadata> {
         let mut tasks = JoinSet::new();
         for partition in 0..plan.output_partitioning().partition_count() {
             let (plan, context) = (plan.clone(), context.clone());
@@ -132,17 +150,15 @@ impl Converter {
             }
         }
         written.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
-        if failure.is_none() && written.is_empty() {
-            failure = Some(Error::invalid("the query gave no row: nothing is written"));
-        }
         if let Some(error) = failure {
-            staging.abort().await;
-            return Err(error.at("URL", &url));
+            return Err(error);
         }
-
+        if written.is_empty() {
+            return Err(Error::invalid("the query gave no row: nothing is written"));
+        }
         let metadata = describe(evidence.shapes(&target.schema)?, written)?;
-        staging.commit(&target, &metadata).await?;
-        Ok(Converted { url, metadata })
+        staging.commit(target, &metadata).await?;
+        Ok(metadata)
     }
 }
 
@@ -230,7 +246,7 @@ pub async fn convert_directory(source: &str, converter: Converter, sql: Option<&
     let url = DatasetUrl::parse(source)?;
     let destination = DatasetUrl::parse(&converter.destination)?;
     if let (Some(from), Some(to)) = (url.to_file_path(), destination.to_file_path())
-        && to.starts_with(&from)
+        && resolve(&to).starts_with(resolve(&from))
     {
         return Err(Error::invalid("the destination lies inside the source").at("URL", &destination));
     }
@@ -245,5 +261,22 @@ pub async fn convert_directory(source: &str, converter: Converter, sql: Option<&
     let rows = session
         .sql_with_options(sql.unwrap_or("SELECT * FROM source"), query)
         .await;
-    converter.convert(rows.map_err(query_error)?).await
+    let rows = rows.map_err(query_error)?;
+    if let LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_) = rows.logical_plan() {
+        return Err(Error::invalid(
+            "expected a query that gives rows to convert, found one that explains or describes",
+        ));
+    }
+    converter.convert(rows).await
+}
+
+/// The path without links and dots, as far as it exists.
+fn resolve(path: &Path) -> PathBuf {
+    let there = path
+        .ancestors()
+        .find_map(|ancestor| Some((ancestor, ancestor.canonicalize().ok()?)));
+    match there {
+        Some((ancestor, resolved)) => resolved.join(path.strip_prefix(ancestor).unwrap_or(Path::new(""))),
+        None => path.to_owned(),
+    }
 }

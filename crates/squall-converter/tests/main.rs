@@ -199,6 +199,12 @@ fn a_failed_conversion_leaves_nothing_behind() {
         ErrorKind::InvalidInput,
         "DDL not supported",
     );
+    check(
+        &url,
+        Some("EXPLAIN SELECT * FROM source"),
+        ErrorKind::InvalidInput,
+        "found one that explains",
+    );
     // Fails while rows are being written.
     check(
         &url,
@@ -226,6 +232,20 @@ fn a_destination_in_use_is_refused_and_left_alone() {
     let error = convert(&table, &destination.url(), Some("SELECT id FROM source")).expect_err("in use");
     assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
     assert_eq!(open(&destination.url()).expect("a dataset").fingerprint(), before);
+    let file = destination.0.path().join("file");
+    std::fs::write(&file, "mine").expect("written");
+    for place in ["file", "file/below"] {
+        let place = destination.0.path().join(place).display().to_string();
+        assert!(convert(&table, &place, None).is_err());
+    }
+    assert_eq!(std::fs::read_to_string(&file).expect("a file"), "mine");
+    let deep = destination.0.path().join("a/b/c").display().to_string();
+    assert!(convert(&table, &deep, Some("SELECT 1 / (id - 119) AS x FROM source")).is_err());
+    assert!(!destination.0.path().join("a").exists(), "directories are left behind");
+    convert(&table, &deep, None).expect("a conversion");
+    let dotted = format!("{}/x/../out", table.url());
+    let inside = convert(&table, &dotted, None).expect_err("inside");
+    assert!(inside.to_string().contains("lies inside the source"), "{inside}");
     let inside = convert(&table, &format!("{}/out", table.url()), None).expect_err("inside");
     assert!(inside.to_string().contains("lies inside the source"), "{inside}");
 }

@@ -283,40 +283,43 @@ fn build(field: &Field, values: &[&Value]) -> Result<ArrayRef> {
     }
     let validity: NullBuffer = values.iter().map(|value| **value != Value::Null).collect();
     let nulls = (validity.null_count() > 0).then_some(validity);
-    let mut lengths = Vec::with_capacity(values.len());
-    let mut bytes = Vec::new();
-    let mut items = Vec::new();
     let fixed = field.shape.element_count();
+    let mut lengths = Vec::with_capacity(values.len());
     for (row, value) in values.iter().enumerate() {
-        let before = items.len();
-        match value {
+        lengths.push(match value {
+            Value::Null => fixed.unwrap_or(0),
             Value::Tensor(tensor) if tensor.dtype() == field.dtype && field.shape.accepts(tensor.shape()) => {
-                bytes.extend_from_slice(tensor.data());
-                lengths.push(tensor.shape().iter().product());
-                continue;
+                tensor.shape().iter().product()
             }
-            Value::List(list) if fixed.is_none_or(|n| n == list.len()) && bytes.is_empty() => items.extend(list),
-            Value::Null => {
-                let item = field.dtype.item_size().unwrap_or(0);
-                bytes.resize(bytes.len() + fixed.unwrap_or(0) * item, 0);
-                lengths.push(fixed.unwrap_or(0));
-                if item == 0 {
-                    items.extend(std::iter::repeat_n(&Value::Null, fixed.unwrap_or(0)));
-                }
-                continue;
-            }
-            other => {
-                return Err(Error::invalid(format!("expected {field}, found {}", other.kind())).at("row", row));
-            }
-        }
-        lengths.push(items.len() - before);
+            Value::List(items) if fixed.is_none_or(|n| n == items.len()) => items.len(),
+            other => return Err(Error::invalid(format!("expected {field}, found {}", other.kind())).at("row", row)),
+        });
     }
-    let elements = if items.is_empty() && field.dtype.item_size().is_some() {
-        elements_from_bytes(field.dtype, bytes)?
-    } else if bytes.is_empty() {
-        build_scalars(field.dtype, &items)?
-    } else {
-        return Err(Error::invalid("tensors and lists are mixed in one column"));
+    let lists = values.iter().any(|value| matches!(value, Value::List(_)));
+    let elements = match field.dtype.item_size() {
+        Some(item) if !lists => {
+            let mut bytes = Vec::with_capacity(item * lengths.iter().sum::<usize>());
+            for (value, length) in values.iter().zip(&lengths) {
+                match value {
+                    Value::Tensor(tensor) => bytes.extend_from_slice(tensor.data()),
+                    // The elements of a null row may be anything.
+                    _ => bytes.resize(bytes.len() + item * length, 0),
+                }
+            }
+            elements_from_bytes(field.dtype, bytes)?
+        }
+        // A vector with a null element is a list where its neighbours are tensors.
+        _ => {
+            let mut items = Vec::new();
+            for (value, length) in values.iter().zip(&lengths) {
+                match value {
+                    Value::List(own) => items.extend(own.iter().cloned()),
+                    Value::Tensor(tensor) => items.extend(tensor_elements(tensor)?),
+                    _ => items.extend(std::iter::repeat_n(Value::Null, *length)),
+                }
+            }
+            build_scalars(field.dtype, &items.iter().collect::<Vec<_>>())?
+        }
     };
     if fixed.is_some() {
         return dense(elements, nulls, values.len(), field);
@@ -324,6 +327,13 @@ fn build(field: &Field, values: &[&Value]) -> Result<ArrayRef> {
     let offsets = OffsetBuffer::<i32>::from_lengths(lengths);
     let list = ListArray::try_new(Arc::new(item_field(field)), offsets, elements, nulls);
     Ok(Arc::new(list.map_err(mismatch)?))
+}
+
+fn tensor_elements(tensor: &Tensor) -> Result<Vec<Value>> {
+    let column = elements_from_bytes(tensor.dtype(), tensor.data().to_vec())?;
+    (0..column.len())
+        .map(|i| scalar_at(&column, tensor.dtype(), i))
+        .collect()
 }
 
 /// A column without nulls over little-endian bytes.

@@ -45,6 +45,31 @@ fn what_does_not_fit_is_an_error_and_not_a_null() {
     assert!(column_from_values(&Field::scalar("x", DType::Str), &[&Value::Null]).is_err());
 }
 
+#[test]
+fn vectors_with_and_without_null_elements_stand_in_one_column() {
+    let field = Field::new("x", DType::Int32, Shape(vec![None])).with_nullable(true);
+    let rows = [
+        Some(vec![Some(1), Some(2)]),
+        Some(vec![Some(1), None]),
+        None,
+        Some(vec![]),
+        Some(vec![Some(7)]),
+    ];
+    let column = normalise(&lists(rows.to_vec()), &field).expect("lists");
+    let cells: Vec<_> = (0..rows.len())
+        .map(|row| value_at(&column, &field, row).expect("a value"))
+        .collect();
+    assert!(matches!((&cells[0], &cells[1]), (Value::Tensor(_), Value::List(_))));
+    let again = column_from_values(&field, &cells.iter().collect::<Vec<_>>()).expect("the same column");
+    assert_eq!(&again, &column);
+    // A null row before a list, in a column of fixed shape.
+    let field = Field::new("w", DType::Str, Shape::fixed(&[2])).with_nullable(true);
+    let words = Value::List(vec![Value::from("a"), Value::from("b")]);
+    let column = column_from_values(&field, &[&Value::Null, &words]).expect("a column");
+    assert_eq!(value_at(&column, &field, 1).expect("a value"), words);
+    assert_eq!(value_at(&column, &field, 0).expect("a value"), Value::Null);
+}
+
 fn values(dtype: DType) -> BoxedStrategy<Value> {
     match dtype {
         DType::Bool => any::<bool>().prop_map(Value::Bool).boxed(),
