@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use futures::StreamExt;
 use squall_dataset::DatasetUrl;
 use squall_schema::metadata::{DatasetMetadata, FileEntry};
 use squall_schema::{Error, Result, Schema};
@@ -124,12 +126,15 @@ impl Converter {
         staging: &mut Staging,
     ) -> Result<DatasetMetadata> {
         let mut tasks = JoinSet::new();
+        let stop = Arc::new(AtomicBool::new(false));
         for partition in 0..plan.output_partitioning().partition_count() {
             let (plan, context) = (plan.clone(), context.clone());
             let (target, layout, store) = (target.clone(), self.layout.clone(), staging.store().clone());
+            let stop = stop.clone();
             tasks.spawn(async move {
-                let stream = plan.execute(partition, context).map_err(query_error)?;
-                write_partition(stream, partition, &target, &layout, &store).await
+                let rows = plan.execute(partition, context).map_err(query_error)?;
+                let rows = rows.take_while(|_| std::future::ready(!stop.load(Ordering::Relaxed)));
+                write_partition(rows, partition, &target, &layout, &store).await
             });
         }
         let mut written = Vec::new();
@@ -142,11 +147,12 @@ impl Converter {
                     evidence.merge(&seen);
                 }
                 Ok(Err(error)) => failure = failure.or(Some(error)),
-                Err(error) if error.is_cancelled() => {}
                 Err(error) => failure = failure.or(Some(Error::internal("a writer panicked").with_source(error))),
             }
             if failure.is_some() {
-                tasks.abort_all();
+                // Not aborted: a store finishes in the background what an aborted task began, and would put a file back
+                // that is taken away below.
+                stop.store(true, Ordering::Relaxed);
             }
         }
         written.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));

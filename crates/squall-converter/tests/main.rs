@@ -240,8 +240,10 @@ fn a_destination_in_use_is_refused_and_left_alone() {
     }
     assert_eq!(std::fs::read_to_string(&file).expect("a file"), "mine");
     let deep = destination.0.path().join("a/b/c").display().to_string();
-    assert!(convert(&table, &deep, Some("SELECT 1 / (id - 119) AS x FROM source")).is_err());
-    assert!(!destination.0.path().join("a").exists(), "directories are left behind");
+    for _ in 0..50 {
+        assert!(convert(&table, &deep, Some("SELECT 1 / (id - 119) AS x FROM source")).is_err());
+        assert!(!destination.0.path().join("a").exists(), "directories are left behind");
+    }
     convert(&table, &deep, None).expect("a conversion");
     let dotted = format!("{}/x/../out", table.url());
     let inside = convert(&table, &dotted, None).expect_err("inside");
