@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::DType;
+use crate::codec::Codec;
 
 /// The dimensions of one value. Empty for a scalar; `None` is a dimension that differs from row to row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -79,6 +80,9 @@ pub struct Field {
     /// Whether a value may be null.
     #[serde(default)]
     pub nullable: bool,
+    /// How a value is encoded where it is stored as a binary cell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codec: Option<Codec>,
 }
 
 impl Field {
@@ -89,7 +93,23 @@ impl Field {
             dtype,
             shape,
             nullable: false,
+            codec: None,
         }
+    }
+
+    /// The field as it is stored: a binary cell where it has a codec.
+    pub fn stored(&self) -> Self {
+        match self.codec {
+            Some(_) => Self::scalar(&self.name, DType::Bytes).with_nullable(self.nullable),
+            None => self.clone(),
+        }
+    }
+
+    /// How a value is encoded in a binary cell.
+    #[must_use]
+    pub fn with_codec(mut self, codec: Option<Codec>) -> Self {
+        self.codec = codec;
+        self
     }
 
     /// A scalar field without nulls.
@@ -147,6 +167,9 @@ impl fmt::Display for Field {
         write!(f, "{}: {}", self.name, self.dtype)?;
         if !self.shape.is_scalar() {
             write!(f, "{}", self.shape)?;
+        }
+        if let Some(codec) = &self.codec {
+            write!(f, " as {codec}")?;
         }
         f.write_str(if self.nullable { " nullable" } else { "" })
     }

@@ -18,7 +18,10 @@ pub mod arrow;
 mod tensor;
 mod value;
 
+pub mod codec;
 pub mod columns;
+
+pub mod petastorm;
 
 mod row;
 

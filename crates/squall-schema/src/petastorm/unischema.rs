@@ -1,0 +1,339 @@
+//! The fields in a pickled Unischema, by whatever version of Petastorm and Python.
+//!
+//! The object is the same in all of them; what differs is how the pickle puts it together: `_restore` of pyspark's patched
+//! named tuples, `copy_reg._reconstructor` of Python 2, or the class itself. See the variants in the tests.
+
+use super::pickle::{Id, Node, Object, Pickle};
+use crate::codec::Codec;
+use crate::{DType, Error, Field, Result, Shape};
+
+/// A Unischema: its name and its fields, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unischema {
+    /// The schema's name.
+    pub name: String,
+    /// The fields.
+    pub fields: Vec<UnischemaField>,
+}
+
+/// A field as Petastorm declares it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UnischemaField {
+    /// The column's name.
+    pub name: String,
+    /// The numpy type of an element.
+    pub dtype: NumpyType,
+    /// The dimensions of a value.
+    pub shape: Shape,
+    /// The codec of a binary cell; `None` for what Parquet stores itself.
+    pub codec: Option<Codec>,
+    /// Whether a value may be null.
+    pub nullable: bool,
+}
+
+/// A numpy type, where it decides the dtype alone and where the stored column does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NumpyType {
+    /// The dtype.
+    Plain(DType),
+    /// `Decimal` or `datetime64`: precision, scale and unit are those of the stored column.
+    Stored(&'static str),
+    /// A class that is not known here.
+    Unknown(String),
+}
+
+impl UnischemaField {
+    /// The field of a column that is stored as `stored`.
+    pub fn field(&self, stored: &Field) -> Result<Field> {
+        let unreadable = |why: String| Error::unsupported(why).at("column", &self.name);
+        let dtype = match &self.dtype {
+            NumpyType::Plain(dtype) => *dtype,
+            NumpyType::Stored(_) => stored.dtype,
+            NumpyType::Unknown(class) => {
+                return Err(unreadable(format!("elements of the class {class} are not known")));
+            }
+        };
+        match &self.codec {
+            Some(Codec::Unknown(class)) => return Err(unreadable(format!("the codec {class} is not known"))),
+            Some(codec) if stored.dtype != DType::Bytes => {
+                return Err(unreadable(format!(
+                    "expected binary cells for the codec {codec}, found {}",
+                    stored.dtype
+                )));
+            }
+            _ => {}
+        }
+        let shape = if self.codec.is_some() {
+            self.shape.clone()
+        } else {
+            stored.shape.clone()
+        };
+        Ok(Field::new(&self.name, dtype, shape)
+            .with_nullable(self.nullable)
+            .with_codec(self.codec.clone()))
+    }
+}
+
+impl Unischema {
+    /// Reads the pickled object.
+    pub fn from_pickle(bytes: &[u8]) -> Result<Self> {
+        let pickle = Pickle::parse(bytes)?;
+        let reader = Reader(&pickle);
+        reader
+            .unischema()
+            .ok_or_else(|| Error::corrupt("the pickle is not a Unischema of Petastorm"))
+    }
+}
+
+/// An object without the ways of making it: class, what its constructor or its named tuple was given, its attributes.
+struct Made<'a> {
+    class: &'a str,
+    module: &'a str,
+    arguments: &'a [Id],
+    state: Option<Id>,
+    pairs: &'a [(Id, Id)],
+}
+
+struct Reader<'a>(&'a Pickle);
+
+impl<'a> Reader<'a> {
+    fn unischema(&self) -> Option<Unischema> {
+        let made = self.made(self.0.root())?;
+        if made.class != "Unischema" {
+            return None;
+        }
+        let (name, fields) = match made.state {
+            Some(state) => {
+                let fields = self.made(self.attribute(state, "_fields")?)?;
+                // An OrderedDict is given its pairs as a list of lists by Python 2, and one by one later.
+                let fields = match fields.arguments {
+                    [pairs] => self
+                        .sequence(*pairs)?
+                        .iter()
+                        .map(|pair| Some(*self.sequence(*pair)?.get(1)?))
+                        .collect::<Option<_>>()?,
+                    _ => fields.pairs.iter().map(|(_, field)| *field).collect::<Vec<_>>(),
+                };
+                (self.attribute(state, "_name")?, fields)
+            }
+            // Squall writes a call of the constructor.
+            None => match made.arguments {
+                [name, fields] => (*name, self.sequence(*fields)?.to_vec()),
+                _ => return None,
+            },
+        };
+        Some(Unischema {
+            name: self.text(name)?.to_owned(),
+            fields: fields
+                .into_iter()
+                .map(|field| self.field(field))
+                .collect::<Option<_>>()?,
+        })
+    }
+
+    fn field(&self, id: Id) -> Option<UnischemaField> {
+        let made = self.made(id)?;
+        let values = match (made.class, made.arguments) {
+            // pyspark's patch: name of the class, names of the values, the values.
+            ("_restore", [_, _, values]) => self.sequence(*values)?,
+            ("UnischemaField", values) => values,
+            _ => return None,
+        };
+        let [name, dtype, shape, rest @ ..] = values else {
+            return None;
+        };
+        let dim = |id: &Id| match self.0.node(*id) {
+            Node::None => Some(None),
+            Node::Int(dim) => usize::try_from(*dim).ok().map(Some),
+            _ => None,
+        };
+        // A dimension of 0 matches any in Petastorm.
+        let dims = self
+            .sequence(*shape)?
+            .iter()
+            .map(|id| Some(dim(id)?.filter(|dim| *dim > 0)));
+        Some(UnischemaField {
+            name: self.text(*name)?.to_owned(),
+            dtype: self.dtype(*dtype)?,
+            shape: Shape(dims.collect::<Option<_>>()?),
+            codec: rest.first().and_then(|codec| self.codec(*codec)),
+            nullable: matches!(rest.get(1).map(|id| self.0.node(*id)), Some(Node::Bool(true))),
+        })
+    }
+
+    fn dtype(&self, id: Id) -> Option<NumpyType> {
+        let made = self.made(id)?;
+        let name = match (made.module, made.class, made.arguments) {
+            // numpy.dtype('i4', …)
+            (_, "dtype", [name, ..]) => self.text(*name)?,
+            (_, name, _) => name,
+        };
+        let plain = name.parse().ok().map(NumpyType::Plain);
+        Some(plain.unwrap_or_else(|| match name {
+            "bool_" => NumpyType::Plain(DType::Bool),
+            "str_" | "unicode_" | "unicode" => NumpyType::Plain(DType::Str),
+            "bytes_" | "string_" => NumpyType::Plain(DType::Bytes),
+            "int" | "long" | "i8" => NumpyType::Plain(DType::Int64),
+            "float" | "f8" => NumpyType::Plain(DType::Float64),
+            "f4" => NumpyType::Plain(DType::Float32),
+            "i4" => NumpyType::Plain(DType::Int32),
+            "u1" => NumpyType::Plain(DType::UInt8),
+            "Decimal" => NumpyType::Stored("Decimal"),
+            "datetime64" => NumpyType::Stored("datetime64"),
+            _ => NumpyType::Unknown(format!("{}.{}", made.module, made.class)),
+        }))
+    }
+
+    /// The codec of a binary cell; `None` for scalars, which Parquet stores itself.
+    fn codec(&self, id: Id) -> Option<Codec> {
+        let made = self.made(id)?;
+        Some(match made.class {
+            "ScalarCodec" => return None,
+            "NdarrayCodec" => Codec::Ndarray,
+            "CompressedNdarrayCodec" => Codec::CompressedNdarray,
+            "CompressedImageCodec" => {
+                let format = match made.state {
+                    Some(state) => self.attribute(state, "_image_codec"),
+                    None => made.arguments.first().copied(),
+                };
+                match format
+                    .and_then(|format| self.text(format))
+                    .map(|format| format.trim_start_matches('.'))
+                {
+                    Some("png") => Codec::Png,
+                    Some("jpeg" | "jpg") => Codec::Jpeg,
+                    other => Codec::Unknown(format!("CompressedImageCodec({})", other.unwrap_or("?"))),
+                }
+            }
+            _ => Codec::Unknown(format!("{}.{}", made.module, made.class)),
+        })
+    }
+
+    /// A class, or an object of it.
+    fn made(&self, id: Id) -> Option<Made<'a>> {
+        let (class, object): (Id, Option<&'a Object>) = match self.0.node(id) {
+            Node::Global(..) => (id, None),
+            Node::Object(object) => (object.class, Some(object)),
+            _ => return None,
+        };
+        let Node::Global(module, name) = self.0.node(class) else {
+            return None;
+        };
+        let arguments = match object {
+            Some(object) => self.sequence(object.arguments)?,
+            None => &[],
+        };
+        let (state, pairs) = object.map_or((None, &[][..]), |object| (object.state, &object.pairs[..]));
+        // Python 2: class, base class, and what the base class was given.
+        if let ("copy_reg" | "copyreg", "_reconstructor", [class, _, base]) =
+            (module.as_str(), name.as_str(), arguments)
+        {
+            let Node::Global(module, name) = self.0.node(*class) else {
+                return None;
+            };
+            let arguments = match self.0.node(*base) {
+                Node::None => &[],
+                _ => self.sequence(*base)?,
+            };
+            return Some(Made {
+                class: name,
+                module,
+                arguments,
+                state,
+                pairs,
+            });
+        }
+        Some(Made {
+            class: name,
+            module,
+            arguments,
+            state,
+            pairs,
+        })
+    }
+
+    fn attribute(&self, state: Id, name: &str) -> Option<Id> {
+        let Node::Dict(pairs) = self.0.node(state) else {
+            return None;
+        };
+        let found = pairs.iter().find(|(key, _)| self.text(*key) == Some(name));
+        found.map(|(_, value)| *value)
+    }
+
+    fn sequence(&self, id: Id) -> Option<&'a [Id]> {
+        match self.0.node(id) {
+            Node::List(items) | Node::Tuple(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    fn text(&self, id: Id) -> Option<&'a str> {
+        match self.0.node(id) {
+            Node::Str(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(unischema: &Unischema) -> String {
+        let field = |field: &UnischemaField| {
+            let dtype = match &field.dtype {
+                NumpyType::Plain(dtype) => dtype.to_string(),
+                NumpyType::Stored(name) => (*name).to_owned(),
+                NumpyType::Unknown(name) => format!("?{name}"),
+            };
+            let codec = field
+                .codec
+                .as_ref()
+                .map(|codec| format!(" {codec}"))
+                .unwrap_or_default();
+            format!(
+                "{} {dtype}{}{codec}{}",
+                field.name,
+                field.shape,
+                if field.nullable { " null" } else { "" }
+            )
+        };
+        unischema.fields.iter().map(field).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Protocol 0 of Python 2, in the way of Petastorm up to 0.7.0: pyspark's `_restore`.
+    #[test]
+    fn restored_by_pyspark() {
+        let pickle = b"ccopy_reg\n_reconstructor\n(cpetastorm.unischema\nUnischema\nc__builtin__\nobject\nNtR(dS'_name'\nS'T'\n\
+            sS'_fields'\nccollections\nOrderedDict\n((l(lS'x'\nacpyspark.serializers\n_restore\n(S'UnischemaField'\n\
+            (S'name'\nS'numpy_dtype'\nS'shape'\nS'codec'\nS'nullable'\nt(S'x'\ncnumpy\nuint16\n(NI3\nI0\ntccopy_reg\n_reconstructor\n\
+            (cpetastorm.codecs\nNdarrayCodec\nc__builtin__\nobject\nNtRI01\nttRaatRsb.";
+        let unischema = Unischema::from_pickle(pickle).expect("a Unischema");
+        assert_eq!(fields(&unischema), "x uint16[?, 3, ?] npy null");
+    }
+
+    #[test]
+    fn what_is_not_known_is_named_when_it_is_read() {
+        let pickle =
+            b"cpetastorm.unischema\nUnischema\n(VT\n(lcpetastorm.unischema\nUnischemaField\n(Vx\ncmine\nType\n(t\
+            cmine.codecs\nMine\n(tRI00\ntRacpetastorm.unischema\nUnischemaField\n(Vy\ncnumpy\nint32\n(tNI00\ntRatR.";
+        let unischema = Unischema::from_pickle(pickle).expect("a Unischema");
+        assert_eq!(fields(&unischema), "x ?mine.Type[] mine.codecs.Mine\ny int32[]");
+        let error = unischema.fields[0]
+            .field(&Field::scalar("x", DType::Bytes))
+            .expect_err("unknown");
+        assert!(error.to_string().contains("mine.Type"), "{error}");
+        assert!(unischema.fields[1].field(&Field::scalar("y", DType::Int32)).is_ok());
+    }
+
+    #[test]
+    fn other_pickles_are_refused() {
+        for pickle in [
+            &b"N."[..],
+            b"cposix\nsystem\n(S'true'\ntR.",
+            b"cpetastorm.unischema\nUnischema\n(tR.",
+        ] {
+            assert!(Unischema::from_pickle(pickle).is_err());
+        }
+    }
+}
