@@ -28,6 +28,7 @@ impl Inspect {
         let (squall, written_by) = match dataset.origin() {
             Origin::Squall(by) => (true, Some(by.as_str())),
             Origin::Footers(by) => (false, by.as_deref()),
+            Origin::Petastorm(_) => (false, Some("Petastorm")),
         };
         let bytes: u64 = dataset.files().iter().map(|file| file.size).sum();
         let row_groups = dataset.pieces();

@@ -1,5 +1,6 @@
 //! Schema and pieces of a dataset.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_schema::{Field as ArrowField, Schema as ArrowSchema};
@@ -8,6 +9,8 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
 use squall_schema::arrow::field_from_arrow;
 use squall_schema::metadata::{self, DatasetMetadata};
+use squall_schema::petastorm::UNISCHEMA_KEY;
+use squall_schema::petastorm::unischema::Unischema;
 use squall_schema::{Error, Field, Result, Schema, Value};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -55,6 +58,8 @@ pub enum Origin {
     Squall(String),
     /// The footers of all files; the first file names its writer.
     Footers(Option<String>),
+    /// Petastorm's metadata; the name of its Unischema.
+    Petastorm(String),
 }
 
 /// A column that is there but cannot be read as scalars or tensors.
@@ -71,7 +76,7 @@ pub struct UnsupportedColumn {
 pub struct Dataset {
     store: Store,
     schema: Schema,
-    n_partition_fields: usize,
+    partition_fields: Vec<Field>,
     unsupported: Vec<UnsupportedColumn>,
     files: Vec<DataFile>,
     pieces: Vec<Piece>,
@@ -103,17 +108,13 @@ impl Dataset {
                 return Self::from_stored(store, stored);
             }
         }
-        Self::from_footers(store).await
+        let unischema = unischema(&store).await?;
+        Self::from_footers(store, unischema).await
     }
 
     fn from_stored(store: Store, stored: DatasetMetadata) -> Result<Self> {
         let at = |error: Error| error.at("file", metadata::FILE).at("URL", store.url());
         let partition_fields = stored.schema.project(&stored.partition_by).map_err(at)?;
-        if !stored.schema.fields().ends_with(partition_fields.fields()) {
-            return Err(at(Error::corrupt(
-                "the partition columns are not the last of the schema",
-            )));
-        }
         let mut files = Vec::with_capacity(stored.files.len());
         let mut pieces = Vec::new();
         for entry in stored.files {
@@ -140,7 +141,7 @@ impl Dataset {
         check_totals(&pieces).map_err(at)?;
         Ok(Self {
             store,
-            n_partition_fields: stored.partition_by.len(),
+            partition_fields: partition_fields.fields().to_vec(),
             schema: stored.schema,
             unsupported: Vec::new(),
             files,
@@ -150,7 +151,7 @@ impl Dataset {
         })
     }
 
-    async fn from_footers(store: Store) -> Result<Self> {
+    async fn from_footers(store: Store, unischema: Option<Unischema>) -> Result<Self> {
         let listed = listing::data_files(&store).await?;
         let load = |file: &ObjectMeta| {
             let (store, path, size) = (store.clone(), file.location.clone(), file.size);
@@ -168,12 +169,21 @@ impl Dataset {
             None => paths.iter().map(|path| partition::parse(path)).collect(),
         };
         let named: Vec<_> = paths.iter().map(String::as_str).zip(&parsed).collect();
-        let partition_fields = partition::infer(&named).map_err(|error| error.at("URL", store.url()))?;
+        let mut partition_fields = partition::infer(&named).map_err(|error| error.at("URL", store.url()))?;
 
-        let (mut fields, unsupported) = file_fields(&store, &listed, &footers)?;
+        let (mut fields, mut unsupported) = file_fields(&store, &listed, &footers)?;
         // Spark gives the value in the directory's name where a file has a column of the same name.
         fields.retain(|field| partition_fields.iter().all(|partition| partition.name != field.name));
         fields.extend(partition_fields.iter().cloned());
+        if let Some(unischema) = &unischema {
+            (fields, unsupported) =
+                declared_fields(unischema, &fields).map_err(|error| error.at("URL", store.url()))?;
+            for own in &mut partition_fields {
+                if let Some(field) = fields.iter().find(|field| field.name == own.name) {
+                    *own = field.clone();
+                }
+            }
+        }
 
         let mut digest = Xxh3::new();
         let mut files = Vec::with_capacity(listed.len());
@@ -221,12 +231,15 @@ impl Dataset {
             .and_then(|footer| footer.metadata.file_metadata().created_by());
         Ok(Self {
             schema: Schema::new(fields).map_err(|error| error.at("URL", store.url()))?,
-            n_partition_fields: partition_fields.len(),
+            partition_fields,
             unsupported,
             files,
             pieces,
             fingerprint: format!("{:032x}", digest.digest128()),
-            origin: Origin::Footers(writer.map(str::to_owned)),
+            origin: match unischema {
+                Some(unischema) => Origin::Petastorm(unischema.name),
+                None => Origin::Footers(writer.map(str::to_owned)),
+            },
             store,
         })
     }
@@ -241,15 +254,14 @@ impl Dataset {
         self.store.url()
     }
 
-    /// The columns that can be read; those in directory names stand last.
+    /// The columns that can be read, in the order of the files and then of the directory names, or as Petastorm declares them.
     pub fn schema(&self) -> &Schema {
         &self.schema
     }
 
     /// The fields whose values stand in directory names.
     pub fn partition_fields(&self) -> &[Field] {
-        let fields = self.schema.fields();
-        &fields[fields.len() - self.n_partition_fields..]
+        &self.partition_fields
     }
 
     /// The columns that are there but cannot be read.
@@ -312,17 +324,57 @@ fn ordinal(n: usize) -> Result<u32> {
     u32::try_from(n).map_err(|_| Error::unsupported("a dataset of more than 2^32 files or row groups in a file"))
 }
 
-/// Squall's own description, if it is there. The file may be Petastorm's, without it.
+/// The key/value pairs of the metadata file, if it is there. Squall and Petastorm give it the same name.
+async fn key_values(store: &Store) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+    match store.get(&Path::from(metadata::FILE)).await? {
+        Some(bytes) => squall_schema::footer::key_values_of_file(&bytes).map_err(|error| in_metadata(error, store)),
+        None => Ok(BTreeMap::new()),
+    }
+}
+
+fn in_metadata(error: Error, store: &Store) -> Error {
+    error.at("file", metadata::FILE).at("URL", store.url())
+}
+
+/// Squall's own description, if it is there.
 async fn stored_metadata(store: &Store) -> Result<Option<DatasetMetadata>> {
-    let Some(bytes) = store.get(&Path::from(metadata::FILE)).await? else {
-        return Ok(None);
-    };
-    let at = |error: Error| error.at("file", metadata::FILE).at("URL", store.url());
-    let pairs = squall_schema::footer::key_values_of_file(&bytes).map_err(at)?;
+    let pairs = key_values(store).await?;
     let stored = pairs.get(metadata::KEY.as_bytes());
     stored
-        .map(|text| DatasetMetadata::from_json(text).map_err(at))
+        .map(|text| DatasetMetadata::from_json(text).map_err(|error| in_metadata(error, store)))
         .transpose()
+}
+
+/// Petastorm's description, if it is there.
+async fn unischema(store: &Store) -> Result<Option<Unischema>> {
+    let pairs = key_values(store).await?;
+    let pickle = pairs.get(UNISCHEMA_KEY.as_bytes());
+    pickle
+        .map(|pickle| Unischema::from_pickle(pickle).map_err(|error| in_metadata(error, store)))
+        .transpose()
+}
+
+/// The fields that Petastorm declares, over the columns that are stored. A field that cannot be read is an error only when
+/// it is asked for.
+fn declared_fields(unischema: &Unischema, stored: &[Field]) -> Result<(Vec<Field>, Vec<UnsupportedColumn>)> {
+    let (mut fields, mut unsupported) = (Vec::new(), Vec::new());
+    for declared in &unischema.fields {
+        let column = stored.iter().find(|field| field.name == declared.name);
+        let column = column.ok_or_else(|| {
+            Error::corrupt(format!(
+                "the Unischema has a field {:?} that no file has",
+                declared.name
+            ))
+        })?;
+        match declared.field(column) {
+            Ok(field) => fields.push(field),
+            Err(error) => unsupported.push(UnsupportedColumn {
+                name: declared.name.clone(),
+                data_type: error.message().to_owned(),
+            }),
+        }
+    }
+    Ok((fields, unsupported))
 }
 
 /// The fields that all files have. A file whose columns are others is an error: silence would lose values.

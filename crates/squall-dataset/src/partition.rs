@@ -65,6 +65,10 @@ pub fn value(text: Option<&str>, field: &Field) -> Result<Value> {
 
 fn typed(text: &str, dtype: DType) -> Option<Value> {
     match dtype {
+        DType::Int8 | DType::Int16 | DType::UInt8 | DType::UInt16 | DType::UInt32 => {
+            text.parse::<i64>().ok().map(Value::from)
+        }
+        DType::UInt64 => text.parse::<u64>().ok().map(Value::from),
         DType::Int32 => text.parse::<i32>().ok().map(Value::from),
         DType::Int64 => text.parse::<i64>().ok().map(Value::from),
         // Rust reads "inf" and "nan" in any case as numbers; in a directory name they are words.

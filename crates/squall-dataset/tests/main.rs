@@ -163,9 +163,9 @@ fn metadata_of_petastorm_does_not_get_in_the_way() {
     // Petastorm keeps pickles in the footer of _common_metadata, which are not UTF-8.
     let table = Table::write(&Layout::default());
     let footer = [
-        // {5: [{1: "dataset-toolkit.unischema.v1", 2: 0x80 0x04}]}
-        &[0x59, 0x1c, 0x18, 28][..],
-        b"dataset-toolkit.unischema.v1",
+        // {5: [{1: "dataset-toolkit.rowgroups_index.v1", 2: 0x80 0x04}]}
+        &[0x59, 0x1c, 0x18, 34][..],
+        b"dataset-toolkit.rowgroups_index.v1",
         &[0x18, 2, 0x80, 0x04, 0, 0],
     ]
     .concat();

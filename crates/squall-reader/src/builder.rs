@@ -317,6 +317,7 @@ impl<R> ReaderBuilder<R> {
             start: self.resume.as_ref().map_or((0, 0), |state| (state.epoch, state.next)),
             dataset,
             selection: Arc::new(selection),
+            stored: Arc::new(source.stored()),
             source: Arc::new(source),
             schema: Arc::new(schema),
             transform: self.transform,

@@ -36,7 +36,8 @@ use crate::transform::record_batch;
 
 /// The rows of the dataset for which `sql` is true.
 pub(crate) fn select(dataset: &Arc<Dataset>, sql: &str, workers: usize, io: &Io) -> Result<Selection> {
-    let predicate = Arc::new(Predicate::parse(sql, dataset.schema())?);
+    // What is encoded in cells is binary to a where-clause.
+    let predicate = Arc::new(Predicate::parse(sql, &dataset.schema().stored())?);
     let footers = Arc::new(Footers::new(dataset));
     let scan = |ordinal: usize| {
         let (dataset, footers, predicate) = (dataset.clone(), footers.clone(), predicate.clone());

@@ -4,7 +4,7 @@
 //!             new windows                 bytes                    decoded windows
 //! Schedule ───────────────▶ fetch (tokio) ─────▶ decode (workers) ──────────────┐
 //!     │ planned batches                                                         ▼
-//!     └───────────────────────────────────────────────▶ wait for windows ─▶ gather, transform (workers)
+//!     └───────────────────────────────────────────────▶ wait for windows ─▶ gather, cells, transform (workers)
 //!                                                                               │ in any order
 //!                                                        caller ◀── in order ◀──┘
 //! ```
@@ -30,6 +30,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::cells::decode_cells;
 use crate::decode::Decoder;
 use crate::fetch::{Fetched, Footers, fetch};
 use crate::gather::{Chunks, Pass, Pick, Window, gather};
@@ -595,7 +596,7 @@ impl Context {
                     let partition = self.partitions[part.run.piece.file as usize].clone();
                     // A lane does not decode more at a time than its windows hold.
                     let rows_at_once = plan.order.window;
-                    Decoder::new(&part.run.fetched, skip, rows_at_once, plan.source.clone(), partition).map_err(at)?
+                    Decoder::new(&part.run.fetched, skip, rows_at_once, plan.stored.clone(), partition).map_err(at)?
                 }
             };
             decoder.take(part.rows.end - part.rows.start, &mut chunks).map_err(at)?;
@@ -611,13 +612,14 @@ impl Context {
 
     fn build(&self, batch: &PlannedBatch) -> Result<Delivered> {
         let plan = &self.plan;
-        let (columns, ids) = gather(
+        let (cells, ids) = gather(
             &batch.order,
             &plan.selection,
             &batch.picks,
             &batch.permutation,
-            &plan.source,
+            &plan.stored,
         )?;
+        let columns = decode_cells(cells, &plan.source).map_err(|error| self.name_row(error, &ids))?;
         let rows = Rows {
             ids: &ids,
             seed: plan.order.seed,

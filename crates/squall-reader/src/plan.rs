@@ -19,8 +19,10 @@ use crate::transform::TransformSpec;
 pub(crate) struct ReadPlan {
     pub(crate) dataset: Arc<Dataset>,
     pub(crate) selection: Arc<Selection>,
-    /// The columns that are read.
+    /// The columns that are read, decoded.
     pub(crate) source: Arc<Schema>,
+    /// The same columns as they are stored: binary cells where they have a codec.
+    pub(crate) stored: Arc<Schema>,
     /// The columns that are delivered.
     pub(crate) schema: Arc<Schema>,
     pub(crate) transform: TransformSpec,

@@ -8,6 +8,7 @@
 //! | scalar | the primitive type, `Utf8`, `Binary`, `Decimal128` or `Decimal256`, `Date32`, `Timestamp` |
 //! | tensor of fixed shape | `FixedSizeList` of the product of the shape, with Arrow's extension `arrow.fixed_shape_tensor` |
 //! | vector of free length | `List` |
+//! | tensor with other free dimensions | `Struct` of its elements and its shape, with Arrow's extension `arrow.variable_shape_tensor` |
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,11 +24,20 @@ const EXTENSION_METADATA: &str = "ARROW:extension:metadata";
 /// See <https://arrow.apache.org/docs/format/CanonicalExtensions.html#fixed-shape-tensor>.
 const FIXED_SHAPE_TENSOR: &str = "arrow.fixed_shape_tensor";
 
+/// See <https://arrow.apache.org/docs/format/CanonicalExtensions.html#variable-shape-tensor>.
+const VARIABLE_SHAPE_TENSOR: &str = "arrow.variable_shape_tensor";
+/// The names of that extension's columns.
+pub(crate) const DATA: &str = "data";
+pub(crate) const SHAPE: &str = "shape";
+
 /// Largest precision of Arrow's 128-bit decimal.
 const DECIMAL128_DIGITS: u8 = 38;
 
 /// The field that an Arrow column holds.
 pub fn field_from_arrow(column: &ArrowField) -> Result<Field> {
+    if let Some(field) = variable_shape_field(column) {
+        return Ok(field);
+    }
     let (dtype, dims) = element(column.data_type()).ok_or_else(|| {
         Error::unsupported(format!(
             "a column of type {} cannot be read as scalars or tensors: leave it out of the selected columns",
@@ -87,6 +97,25 @@ fn scalar_from_arrow(data_type: &DataType) -> Option<DType> {
         },
         _ => return None,
     })
+}
+
+/// The field of a variable-shape tensor, which says in its metadata which dimensions are the same in all rows.
+fn variable_shape_field(column: &ArrowField) -> Option<Field> {
+    let metadata = column.metadata();
+    let DataType::Struct(columns) = column.data_type() else {
+        return None;
+    };
+    if metadata.get(EXTENSION_NAME)? != VARIABLE_SHAPE_TENSOR {
+        return None;
+    }
+    let (_, data) = columns.find(DATA)?;
+    let DataType::List(item) = data.data_type() else {
+        return None;
+    };
+    let json: serde_json::Value = serde_json::from_str(metadata.get(EXTENSION_METADATA)?).ok()?;
+    let dims: Vec<Option<usize>> = serde_json::from_value(json.get("uniform_shape")?.clone()).ok()?;
+    let dtype = scalar_from_arrow(item.data_type())?;
+    Some(Field::new(column.name(), dtype, Shape(dims)).with_nullable(column.is_nullable()))
 }
 
 /// The shape in the extension metadata of a fixed-shape tensor, if its product is the list's length.
@@ -170,11 +199,21 @@ pub fn field_to_arrow(field: &Field) -> Result<ArrowField> {
     if field.shape.0.len() == 1 {
         return Ok(ArrowField::new(&field.name, DataType::List(item), field.nullable));
     }
-    Err(Error::unsupported(format!(
-        "shape {} has a free dimension beside others: declare a fixed shape, or one free dimension",
-        field.shape
-    ))
-    .at("column", &field.name))
+    let dims =
+        i32::try_from(field.shape.0.len()).map_err(|_| Error::unsupported("a tensor of more than 2^31 dimensions"))?;
+    let shape = DataType::FixedSizeList(Arc::new(ArrowField::new("element", DataType::Int32, false)), dims);
+    let columns = vec![
+        ArrowField::new(DATA, DataType::List(item), false),
+        ArrowField::new(SHAPE, shape, false),
+    ];
+    let metadata = HashMap::from([
+        (EXTENSION_NAME.to_owned(), VARIABLE_SHAPE_TENSOR.to_owned()),
+        (
+            EXTENSION_METADATA.to_owned(),
+            serde_json::json!({ "uniform_shape": field.shape }).to_string(),
+        ),
+    ]);
+    Ok(ArrowField::new(&field.name, DataType::Struct(columns.into()), field.nullable).with_metadata(metadata))
 }
 
 /// The item of a canonical list. A dense tensor has no null elements; those of a ragged vector are kept.
@@ -217,13 +256,7 @@ mod tests {
         ));
         check(Field::new("d", DType::UInt8, Shape::fixed(&[28, 28, 3])));
         check(Field::new("e", DType::Str, Shape(vec![None])));
-    }
-
-    #[test]
-    fn a_free_dimension_beside_others_is_refused() {
-        let field = Field::new("image", DType::UInt8, Shape(vec![None, None, Some(3)]));
-        let error = field_to_arrow(&field).expect_err("no canonical type");
-        assert!(error.to_string().contains("[?, ?, 3]"), "{error}");
+        check(Field::new("f", DType::UInt8, Shape(vec![None, Some(4), Some(3)])).with_nullable(true));
     }
 
     #[test]

@@ -10,16 +10,16 @@ use arrow_array::cast::AsArray;
 use arrow_array::types as at;
 use arrow_array::{
     Array, ArrayRef, ArrowPrimitiveType, BooleanArray, Decimal128Array, Decimal256Array, FixedSizeListArray, ListArray,
-    PrimitiveArray, UInt32Array, new_empty_array,
+    PrimitiveArray, StructArray, UInt32Array, new_empty_array,
 };
 use arrow_buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer, i256};
 use arrow_cast::{CastOptions, cast_with_options};
-use arrow_schema::DataType;
+use arrow_schema::{DataType, Field as ArrowField};
 use half::f16;
 
-use crate::arrow::{element_to_arrow, field_to_arrow, item_field};
+use crate::arrow::{DATA, SHAPE, element_to_arrow, field_to_arrow, item_field};
 use crate::value::Decimal;
-use crate::{DType, Error, Field, Result, Tensor, TimeUnit, Value};
+use crate::{DType, Error, Field, Result, Shape, Tensor, TimeUnit, Value};
 
 /// The column in the canonical type of `field`, without a copy where the layout is the same already.
 ///
@@ -42,6 +42,7 @@ fn normalise_inner(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
         return normalise_inner(&cast(column, &DataType::List(item.clone()))?, field);
     }
     match (column.data_type(), field.shape.as_fixed()) {
+        (found @ DataType::Struct(_), None) if found == field_to_arrow(field)?.data_type() => Ok(column.clone()),
         (DataType::List(_), Some(_)) => list_to_tensor(column.as_list(), field),
         (DataType::FixedSizeList(..), Some(_)) => tensor_to_tensor(column.as_fixed_size_list(), field),
         (DataType::List(_), None) => {
@@ -179,6 +180,23 @@ pub fn value_at(column: &dyn Array, field: &Field, row: usize) -> Result<Value> 
             let dims = vec![values.len()];
             (values, dims)
         }
+        (DataType::Struct(_), None) => {
+            let tensors = column.as_struct();
+            let part = |name| {
+                tensors
+                    .column_by_name(name)
+                    .ok_or_else(|| Error::internal(format!("a tensor without {name}")))
+            };
+            let values = part(DATA)?.as_list::<i32>().value(row);
+            let dims = part(SHAPE)?.as_fixed_size_list().value(row);
+            let dims = dims
+                .as_primitive::<at::Int32Type>()
+                .values()
+                .iter()
+                .map(|dim| *dim as usize)
+                .collect();
+            (values, dims)
+        }
         (found, _) => return Err(Error::internal(format!("{found} is not the canonical type of {field}"))),
     };
     if values.null_count() == 0 && field.dtype.item_size().is_some() {
@@ -191,7 +209,7 @@ pub fn value_at(column: &dyn Array, field: &Field, row: usize) -> Result<Value> 
             scalar_at(&values, field.dtype, i)
         }
     });
-    Ok(Value::List(items.collect::<Result<_>>()?))
+    Ok(Value::nested(items.collect::<Result<_>>()?, &dims))
 }
 
 /// The bytes of a column of fixed-width elements without nulls: little-endian, one byte for a bool. No copy is made
@@ -283,6 +301,9 @@ fn build(field: &Field, values: &[&Value]) -> Result<ArrayRef> {
     }
     let validity: NullBuffer = values.iter().map(|value| **value != Value::Null).collect();
     let nulls = (validity.null_count() > 0).then_some(validity);
+    if field.shape.as_fixed().is_none() && field.shape.0.len() > 1 {
+        return build_tensors(field, values);
+    }
     let fixed = field.shape.element_count();
     let mut lengths = Vec::with_capacity(values.len());
     for (row, value) in values.iter().enumerate() {
@@ -291,7 +312,15 @@ fn build(field: &Field, values: &[&Value]) -> Result<ArrayRef> {
             Value::Tensor(tensor) if tensor.dtype() == field.dtype && field.shape.accepts(tensor.shape()) => {
                 tensor.shape().iter().product()
             }
-            Value::List(items) if fixed.is_none_or(|n| n == items.len()) => items.len(),
+            Value::List(_) => {
+                let (dims, items) = flatten(value);
+                if !field.shape.accepts(&dims) {
+                    return Err(
+                        Error::invalid(format!("expected {field}, found a list of shape {dims:?}")).at("row", row),
+                    );
+                }
+                items.len()
+            }
             other => return Err(Error::invalid(format!("expected {field}, found {}", other.kind())).at("row", row)),
         });
     }
@@ -313,7 +342,7 @@ fn build(field: &Field, values: &[&Value]) -> Result<ArrayRef> {
             let mut items = Vec::new();
             for (value, length) in values.iter().zip(&lengths) {
                 match value {
-                    Value::List(own) => items.extend(own.iter().cloned()),
+                    Value::List(_) => items.extend(flatten(value).1.into_iter().cloned()),
                     Value::Tensor(tensor) => items.extend(tensor_elements(tensor)?),
                     _ => items.extend(std::iter::repeat_n(Value::Null, *length)),
                 }
@@ -327,6 +356,64 @@ fn build(field: &Field, values: &[&Value]) -> Result<ArrayRef> {
     let offsets = OffsetBuffer::<i32>::from_lengths(lengths);
     let list = ListArray::try_new(Arc::new(item_field(field)), offsets, elements, nulls);
     Ok(Arc::new(list.map_err(mismatch)?))
+}
+
+/// A column of tensors whose dimensions differ from row to row.
+fn build_tensors(field: &Field, values: &[&Value]) -> Result<ArrayRef> {
+    let vector = Field::new(&field.name, field.dtype, Shape(vec![None]));
+    let (mut vectors, mut dims) = (Vec::with_capacity(values.len()), Vec::new());
+    for (row, value) in values.iter().enumerate() {
+        let (own, elements) = match value {
+            Value::Null => (vec![0; field.shape.0.len()], Value::List(Vec::new())),
+            Value::Tensor(tensor) => (
+                tensor.shape().to_vec(),
+                Value::Tensor(tensor.reshape(&[tensor.shape().iter().product()])?),
+            ),
+            other => {
+                let (own, items) = flatten(other);
+                (own, Value::List(items.into_iter().cloned().collect()))
+            }
+        };
+        if **value != Value::Null && !field.shape.accepts(&own) {
+            return Err(
+                Error::invalid(format!("expected {field}, found {} of shape {own:?}", value.kind())).at("row", row),
+            );
+        }
+        for dim in own {
+            dims.push(i32::try_from(dim).map_err(|_| Error::unsupported("a dimension of more than 2^31"))?);
+        }
+        vectors.push(elements);
+    }
+    let DataType::Struct(columns) = field_to_arrow(field)?.data_type().clone() else {
+        return Err(Error::internal(format!("{field} has no free dimensions")));
+    };
+    let data = build(&vector, &vectors.iter().collect::<Vec<_>>())?;
+    let item = Arc::new(ArrowField::new("element", DataType::Int32, false));
+    let n_dims = i32::try_from(field.shape.0.len()).map_err(|_| Error::unsupported("more than 2^31 dimensions"))?;
+    let dims = Arc::new(PrimitiveArray::<at::Int32Type>::from_iter_values(dims));
+    let shape = FixedSizeListArray::try_new_with_length(item, n_dims, dims, None, values.len()).map_err(mismatch)?;
+    let validity: NullBuffer = values.iter().map(|value| **value != Value::Null).collect();
+    let nulls = (validity.null_count() > 0).then_some(validity);
+    let tensors = StructArray::try_new(columns, vec![data, Arc::new(shape)], nulls);
+    Ok(Arc::new(tensors.map_err(mismatch)?))
+}
+
+/// The dimensions of nested lists, taken from the first of each, and their innermost items.
+fn flatten(value: &Value) -> (Vec<usize>, Vec<&Value>) {
+    let mut dims = Vec::new();
+    let mut items = vec![value];
+    while let Some(Value::List(first)) = items.first() {
+        dims.push(first.len());
+        let mut inner = Vec::new();
+        for item in items {
+            match item {
+                Value::List(own) => inner.extend(own),
+                other => inner.push(other),
+            }
+        }
+        items = inner;
+    }
+    (dims, items)
 }
 
 fn tensor_elements(tensor: &Tensor) -> Result<Vec<Value>> {

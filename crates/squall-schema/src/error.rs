@@ -110,6 +110,13 @@ impl Error {
         self
     }
 
+    /// The same error without a place.
+    #[must_use]
+    pub fn without_place(mut self, place: &str) -> Self {
+        self.0.context.retain(|(name, _)| *name != place);
+        self
+    }
+
     /// What the caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

@@ -56,6 +56,13 @@ impl Schema {
         Self::new(names.iter().map(field).collect::<Result<_>>()?)
     }
 
+    /// The fields as they are stored: binary cells where they have a codec.
+    pub fn stored(&self) -> Self {
+        Self {
+            fields: self.fields.iter().map(Field::stored).collect(),
+        }
+    }
+
     /// The error for a name that is not here: it lists those that are.
     pub fn unknown(&self, name: &str) -> Error {
         let known: Vec<_> = self.names().collect();

@@ -64,7 +64,7 @@ pub enum Value {
     },
     /// A dense array.
     Tensor(Tensor),
-    /// A vector whose elements no tensor holds: text, dates, nulls among numbers.
+    /// A vector whose elements no tensor holds: text, dates, nulls among numbers. Of more dimensions, lists of lists.
     List(Vec<Value>),
 }
 
@@ -86,6 +86,22 @@ impl Value {
             Self::Tensor(tensor) => format!("{tensor:?}"),
             Self::List(items) => format!("list of {}", items.len()),
         }
+    }
+
+    /// Lists of lists, as deep as the shape.
+    pub(crate) fn nested(mut items: Vec<Self>, shape: &[usize]) -> Self {
+        let Some((_, inner)) = shape.split_first() else {
+            return items.pop().unwrap_or(Self::Null);
+        };
+        for dim in inner.iter().rev() {
+            let mut rest = items.into_iter();
+            let mut lists = Vec::new();
+            while rest.len() > 0 && *dim > 0 {
+                lists.push(Self::List(rest.by_ref().take(*dim).collect()));
+            }
+            items = lists;
+        }
+        Self::List(items)
     }
 
     /// The ISO 8601 text of a date or a datetime; `None` for others and for times outside chrono's range.

@@ -90,7 +90,7 @@ impl Reader {
                 };
                 let item = |i: usize| text(&bytes[i * size..(i + 1) * size], element);
                 let items = (0..count.unwrap_or(0)).map(item).collect::<Result<Vec<_>>>()?;
-                Ok(nested(items, &header.shape))
+                Ok(Value::nested(items, &header.shape))
             }
         }
     }
@@ -214,7 +214,7 @@ fn c_order(data: &[u8], item: usize, shape: &[usize]) -> Vec<u8> {
     }
     let mut bytes = Vec::with_capacity(data.len());
     let mut index = vec![0; shape.len()];
-    let count = if item == 0 { 0 } else { data.len() / item };
+    let count = data.len().checked_div(item).unwrap_or(0);
     for _ in 0..count {
         let at: usize = index.iter().zip(&strides).map(|(i, stride)| i * stride).sum();
         bytes.extend_from_slice(&data[at..at + item]);
@@ -248,22 +248,6 @@ fn text(bytes: &[u8], element: Element) -> Result<Value> {
     let text: Option<String> = codes[..end].iter().map(|code| char::from_u32(*code)).collect();
     let text = text.ok_or_else(|| Error::corrupt("an npy array of text with a number that is no character"))?;
     Ok(Value::Str(text))
-}
-
-/// Lists of lists, as deep as the shape.
-fn nested(mut items: Vec<Value>, shape: &[usize]) -> Value {
-    if shape.is_empty() {
-        return items.pop().unwrap_or(Value::Null);
-    }
-    for dim in shape.iter().skip(1).rev() {
-        let mut rest = items.into_iter();
-        let mut lists = Vec::new();
-        while rest.len() > 0 {
-            lists.push(Value::List(rest.by_ref().take(*dim).collect()));
-        }
-        items = lists;
-    }
-    Value::List(items)
 }
 
 #[cfg(test)]

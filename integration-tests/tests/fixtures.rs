@@ -1,0 +1,150 @@
+//! Data sets that real Petastorm wrote, of many versions, against what real Petastorm reads from them.
+//!
+//! In `fixtures` beside this folder lies a JSON line for each row, sorted by id: of an array its dtype, shape and SHA-256, of
+//! a scalar its dtype and value.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
+use squall::{DType, Row, Value, make_reader};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
+fn expected(name: &str) -> BTreeMap<i64, Json> {
+    let text = std::fs::read_to_string(fixture(&format!("{name}.expected.jsonl"))).expect("expected values");
+    let rows = text
+        .lines()
+        .map(|line| serde_json::from_str::<Json>(line).expect("a JSON object"));
+    rows.map(|row| (row["id"]["value"].as_i64().expect("an id"), row))
+        .collect()
+}
+
+/// Why a value is not the expected one.
+fn differs(found: &Value, expected: &Json) -> Option<String> {
+    if let Some(values) = expected.get("values") {
+        let mut items = Vec::new();
+        flatten(found, &mut items);
+        return (Json::Array(items.clone()) != *values).then(|| format!("{items:?} instead of {values}"));
+    }
+    let same = match found {
+        Value::Null => expected.is_null(),
+        Value::Tensor(tensor) => {
+            let shape: Vec<u64> = tensor.shape().iter().map(|dim| *dim as u64).collect();
+            let digest = Sha256::digest(tensor.data().as_slice());
+            let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            tensor.dtype().descr() == expected["dtype"].as_str()
+                && expected["shape"] == Json::from(shape)
+                && expected["sha256"] == digest
+        }
+        Value::Bool(value) => expected["value"] == *value,
+        Value::Int(value) => expected["value"] == *value,
+        Value::UInt(value) => expected["value"] == *value,
+        Value::Float32(value) => expected["value"] == f64::from(*value),
+        Value::Float64(value) => expected["value"] == *value,
+        Value::Str(text) => expected["value"] == text.as_str(),
+        Value::Bytes(bytes) => expected["value"] == String::from_utf8_lossy(bytes).as_ref(),
+        // Python prints a small zero in scientific form.
+        Value::Decimal(decimal) => {
+            expected["value"].as_str().and_then(|text| text.parse::<f64>().ok()) == decimal.to_string().parse().ok()
+        }
+        time => {
+            let found = time.to_iso().unwrap_or_default();
+            let text = expected["value"].as_str().unwrap_or_default();
+            text == found || text.strip_suffix(".000000") == Some(&found)
+        }
+    };
+    (!same).then(|| format!("{found:?} instead of {expected}"))
+}
+
+fn flatten(value: &Value, items: &mut Vec<Json>) {
+    match value {
+        Value::List(list) => list.iter().for_each(|item| flatten(item, items)),
+        Value::Str(text) => items.push(text.as_str().into()),
+        Value::Bytes(bytes) => items.push(String::from_utf8_lossy(bytes).into_owned().into()),
+        other => panic!("{other:?} among text"),
+    }
+}
+
+fn check(name: &str, except: &[&str]) {
+    let expected = expected(name);
+    let mut seen = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for row in make_reader(fixture(name).display().to_string())
+        .seed(4)
+        .build()
+        .expect("a reader")
+    {
+        let row: Row = row.expect("a row");
+        let id = row.int("id").expect("an id");
+        *seen.entry(id).or_insert(0) += 1;
+        let columns = expected[&id].as_object().expect("an object");
+        assert_eq!(row.iter().count(), columns.len());
+        for (column, value) in columns.iter().filter(|(column, _)| !except.contains(&column.as_str())) {
+            let found = row.get(column).unwrap_or_else(|| panic!("no column {column}"));
+            wrong.extend(differs(found, value).map(|why| format!("{id} {column}: {why}")));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} values: {}",
+        wrong.len(),
+        wrong[..wrong.len().min(8)].join("\n")
+    );
+    assert!(seen.keys().eq(expected.keys()) && seen.values().all(|times| *times == 1));
+}
+
+#[test]
+fn petastorm_0_4_3() {
+    check("petastorm-0.4.3", &[]);
+}
+
+#[test]
+fn petastorm_0_7_0() {
+    check("petastorm-0.7.0", &[]);
+}
+
+#[test]
+fn petastorm_0_7_6() {
+    check("petastorm-0.7.6", &[]);
+}
+
+/// All but the jpeg column, whose last bits depend on the decoder: see the test below.
+#[test]
+fn petastorm_0_13_1() {
+    check("petastorm-0.13.1-all", &["jpeg"]);
+}
+
+/// zune-jpeg and libjpeg-turbo, which OpenCV has, round differently: the pixels differ by little, their mean by less.
+#[test]
+fn jpeg_pixels_are_close() {
+    let expected = expected("petastorm-0.13.1-all");
+    let mut images = 0;
+    for row in make_reader(fixture("petastorm-0.13.1-all").display().to_string())
+        .columns(["id", "jpeg"])
+        .build()
+        .expect("a reader")
+    {
+        let row = row.expect("a row");
+        let value = &expected[&row.int("id").expect("an id")]["jpeg"];
+        if value.is_null() {
+            assert_eq!(row["jpeg"], Value::Null);
+            continue;
+        }
+        let tensor = row.tensor("jpeg").expect("an image");
+        assert_eq!(tensor.dtype(), DType::UInt8);
+        assert_eq!(
+            value["shape"],
+            Json::from(tensor.shape().iter().map(|dim| *dim as u64).collect::<Vec<_>>())
+        );
+        let pixels = tensor.as_slice::<u8>().expect("uint8");
+        let mean = pixels.iter().map(|pixel| f64::from(*pixel)).sum::<f64>() / pixels.len() as f64;
+        let difference = (mean - value["mean"].as_f64().expect("a mean")).abs();
+        assert!(difference < 0.5, "the mean differs by {difference}");
+        images += 1;
+    }
+    assert!(images > 5);
+}
