@@ -47,6 +47,12 @@ fn value(value: &Value, arrays: Arrays) -> Result<Json> {
                 .map(|item| self::value(item, arrays))
                 .collect::<Result<_>>()?,
         ),
+        Value::Struct(members) => {
+            let members = members
+                .iter()
+                .map(|(name, member)| Ok((name.clone(), self::value(member, arrays)?)));
+            Json::Object(members.collect::<Result<Map<_, _>>>()?)
+        }
         other => match other.to_iso() {
             Some(text) => json!(text),
             None => {

@@ -5,7 +5,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Schema as ArrowSchema, SchemaRef};
 use squall_schema::arrow::{schema_from_arrow, schema_to_arrow};
 use squall_schema::columns::normalise;
-use squall_schema::{Error, Field, Result, Schema, Shape};
+use squall_schema::{DType, Error, Field, Result, Schema, Shape};
 
 /// The schema of the rows that are written.
 #[derive(Debug, Clone)]
@@ -24,6 +24,12 @@ impl Target {
             .with_source(error),
             None => error,
         })?;
+        if let Some(field) = schema.fields().iter().find(|field| field.dtype == DType::Nested) {
+            return Err(Error::unsupported(format!(
+                "column {:?} of the query's result is nested: take it apart in SQL, or leave it out",
+                field.name
+            )));
+        }
         Ok(Self {
             columns: schema_to_arrow(&schema)?,
             schema,

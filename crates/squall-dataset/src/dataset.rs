@@ -15,7 +15,7 @@ use squall_schema::{Error, Field, Result, Schema, Value};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::footer::{self, Footer};
-use crate::{DatasetUrl, Store, listing, partition, storage_error};
+use crate::{DatasetUrl, Store, listing, partition, spark, storage_error};
 
 /// Footers that are loaded at the same time.
 const FOOTER_REQUESTS: usize = 16;
@@ -420,12 +420,18 @@ fn file_fields(
         }
     }
     let (mut fields, mut unsupported) = (Vec::new(), Vec::new());
+    let Some(Footer {
+        metadata: first_footer, ..
+    }) = footers.first()
+    else {
+        return Ok((fields, unsupported));
+    };
     let columns = first
         .map(|schema| schema.fields().iter().cloned().collect::<Vec<Arc<ArrowField>>>())
         .unwrap_or_default();
     for (column, nullable) in columns.iter().zip(nullable) {
         match field_from_arrow(column) {
-            Ok(field) => fields.push(field.with_nullable(nullable)),
+            Ok(field) => fields.push(spark::declared(field.with_nullable(nullable), first_footer)),
             Err(_) => unsupported.push(UnsupportedColumn {
                 name: column.name().clone(),
                 data_type: column.data_type().to_string(),

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow_schema::Schema as ArrowSchema;
+use arrow_schema::{DataType, Field as ArrowField, Schema as ArrowSchema, TimeUnit};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -19,6 +19,7 @@ use squall_schema::{Error, Result, panic_text};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::Store;
+use crate::spark::is_int96;
 
 /// Bytes from the end of a file that are asked for first: most footers fit, and need no second request.
 const FOOTER_GUESS: usize = 64 * 1024;
@@ -72,8 +73,24 @@ pub async fn load(store: &Store, path: &Path, size: u64, page_index: bool) -> Re
     })
 }
 
-/// The Arrow columns of a file, as its footer describes them.
+/// The Arrow columns of a file, as its footer describes them; timestamps of 96 bits in microseconds, for nanoseconds reach
+/// from the year 1677 to 2262 only.
 pub fn arrow_schema(metadata: &ParquetMetaData) -> Result<ArrowSchema> {
+    let schema = described_schema(metadata)?;
+    let column = |column: &Arc<ArrowField>| match is_int96(column.name(), metadata) {
+        true => Arc::new(
+            column
+                .as_ref()
+                .clone()
+                .with_data_type(DataType::Timestamp(TimeUnit::Microsecond, None)),
+        ),
+        false => column.clone(),
+    };
+    let columns: Vec<_> = schema.fields().iter().map(column).collect();
+    Ok(ArrowSchema::new(columns))
+}
+
+fn described_schema(metadata: &ParquetMetaData) -> Result<ArrowSchema> {
     let file = metadata.file_metadata();
     let convert = || parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata());
     match catch_unwind(AssertUnwindSafe(convert)) {

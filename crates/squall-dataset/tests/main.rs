@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Float64Array, Int32Array, RecordBatch, StructArray};
+use arrow_array::{ArrayRef, Float64Array, Int32Array, RecordBatch, StructArray, Time64MicrosecondArray};
 use arrow_schema::{DataType, Field};
 use squall_dataset::{Dataset, DatasetUrl, Origin};
 use squall_schema::{ErrorKind, Result};
@@ -150,11 +150,16 @@ fn columns_may_stand_in_another_order() {
 fn columns_that_cannot_be_read_are_listed() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let ids: ArrayRef = Arc::new(Int32Array::from(vec![1, 2]));
+    let times: ArrayRef = Arc::new(Time64MicrosecondArray::from(vec![1, 2]));
     let inner = StructArray::from(vec![(Arc::new(Field::new("a", DataType::Int32, false)), ids.clone())]);
-    let batch = RecordBatch::try_from_iter([("id", ids), ("s", Arc::new(inner) as ArrayRef)]).expect("a batch");
+    let columns = [("id", ids), ("s", times), ("t", Arc::new(inner) as ArrayRef)];
+    let batch = RecordBatch::try_from_iter(columns).expect("a batch");
     write_file(&directory.path().join("x.parquet"), &batch, &Layout::default());
     let dataset = open(directory.path()).expect("a dataset");
-    assert_eq!(dataset.schema().to_string(), "id: int32");
+    assert_eq!(
+        dataset.schema().to_string(),
+        "id: int32\nt: nested (Struct(\"a\": non-null Int32))"
+    );
     assert_eq!(dataset.unsupported()[0].name, "s");
 }
 

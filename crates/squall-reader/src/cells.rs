@@ -2,10 +2,9 @@
 //!
 //! It comes after the shuffle, so that windows hold a jpeg of 20 kB and not its 200 kB of pixels.
 
-use arrow_array::RecordBatch;
-use arrow_array::cast::AsArray;
+use arrow_array::{ArrayRef, RecordBatch};
 use squall_schema::codec::decode_column;
-use squall_schema::{Error, Result, Schema};
+use squall_schema::{Field, Result, Schema};
 
 use crate::transform::record_batch;
 
@@ -15,13 +14,11 @@ pub(crate) fn decode_cells(batch: RecordBatch, schema: &Schema) -> Result<Record
         return Ok(batch);
     }
     let rows = batch.num_rows();
-    let column = |(field, column): (&squall_schema::Field, &arrow_array::ArrayRef)| {
+    let column = |(field, column): (&Field, &ArrayRef)| {
         if field.codec.is_none() {
             return Ok(column.clone());
         }
-        let cells = column.as_binary_opt::<i32>();
-        let cells = cells.ok_or_else(|| Error::internal(format!("the cells of {field} are {}", column.data_type())))?;
-        decode_column(cells, field).map_err(|error| {
+        decode_column(column, field).map_err(|error| {
             match error.place("row").and_then(|row| row.parse::<usize>().ok()) {
                 // The row of the batch tells which stored row it is.
                 Some(row) => error.without_place("row").at("batch row", row),

@@ -28,7 +28,8 @@ impl Footers {
         let file = dataset.file_of(piece);
         let load = || async {
             let footer = footer::load(dataset.store(), &file.path, file.size, true).await?;
-            ArrowReaderMetadata::try_new(footer.metadata, ArrowReaderOptions::new())
+            let columns = Arc::new(footer::arrow_schema(&footer.metadata)?);
+            ArrowReaderMetadata::try_new(footer.metadata, ArrowReaderOptions::new().with_schema(columns))
                 .map_err(|error| Error::unsupported("the Parquet schema has no Arrow schema").with_source(error))
         };
         let footer = self.0[piece.file as usize].get_or_try_init(load).await?;

@@ -8,7 +8,7 @@ use arrow_array::{ArrayRef, RecordBatch};
 use chacha20::ChaCha8Rng;
 use squall_schema::arrow::{field_from_arrow, schema_to_arrow};
 use squall_schema::columns::{column_from_values, normalise, value_at};
-use squall_schema::{Error, ErrorKind, Field, Result, Row, RowId, Schema, panic_text};
+use squall_schema::{DType, Error, ErrorKind, Field, Result, Row, RowId, Schema, panic_text};
 
 use crate::random::{Domain, stream};
 
@@ -184,10 +184,18 @@ impl TransformSpec {
                 .map_err(at)?;
             for (column, field) in columns.iter_mut().zip(target.fields()) {
                 let value = row.remove(&field.name);
-                column.push(value.ok_or_else(|| at(missing(&field.name)))?);
+                let value = value.ok_or_else(|| at(missing(&field.name)))?;
+                // Nested columns are shown to the closure, and passed on as they are.
+                if field.dtype != DType::Nested {
+                    column.push(value);
+                }
             }
         }
         let build = |(field, values): (&Field, &Vec<_>)| {
+            if field.dtype == DType::Nested {
+                let own = batch.column_by_name(&field.name);
+                return own.cloned().ok_or_else(|| missing(&field.name));
+            }
             let column = column_from_values(field, &values.iter().collect::<Vec<_>>());
             column.map_err(
                 |error| match error.place("row").and_then(|row| row.parse::<usize>().ok()) {

@@ -38,15 +38,29 @@ pub fn field_from_arrow(column: &ArrowField) -> Result<Field> {
     if let Some(field) = variable_shape_field(column) {
         return Ok(field);
     }
-    let (dtype, dims) = element(column.data_type()).ok_or_else(|| {
-        Error::unsupported(format!(
-            "a column of type {} cannot be read as scalars or tensors: leave it out of the selected columns",
+    let Some((dtype, dims)) = element(column.data_type()) else {
+        if is_nested(column.data_type()) {
+            let mut field = Field::scalar(column.name(), DType::Nested).with_nullable(column.is_nullable());
+            field.arrow = Some(column.data_type().clone());
+            return Ok(field);
+        }
+        return Err(Error::unsupported(format!(
+            "a column of type {} cannot be read: leave it out of the selected columns",
             column.data_type()
         ))
-        .at("column", column.name())
-    })?;
+        .at("column", column.name()));
+    };
     let shape = declared_shape(column, &dims)?.unwrap_or(Shape(dims));
     Ok(Field::new(column.name(), dtype, shape).with_nullable(column.is_nullable()))
+}
+
+/// Whether it is made of lists, structs and maps of scalars that can be read.
+fn is_nested(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::List(item) | DataType::FixedSizeList(item, _) | DataType::Map(item, _) => is_nested(item.data_type()),
+        DataType::Struct(columns) => columns.iter().all(|column| is_nested(column.data_type())),
+        scalar => scalar_from_arrow(scalar).is_some_and(|dtype| element_to_arrow(dtype) == *scalar),
+    }
 }
 
 fn element(data_type: &DataType) -> Option<(DType, Vec<Option<usize>>)> {
@@ -146,6 +160,8 @@ fn declared_shape(column: &ArrowField, dims: &[Option<usize>]) -> Result<Option<
 /// The canonical Arrow type of one element.
 pub fn element_to_arrow(dtype: DType) -> DataType {
     match dtype {
+        // A nested field has a type of its own.
+        DType::Nested => DataType::Null,
         DType::Bool => DataType::Boolean,
         DType::Int8 => DataType::Int8,
         DType::Int16 => DataType::Int16,
@@ -177,6 +193,12 @@ pub fn element_to_arrow(dtype: DType) -> DataType {
 
 /// The field's canonical Arrow column.
 pub fn field_to_arrow(field: &Field) -> Result<ArrowField> {
+    if field.dtype == DType::Nested {
+        let arrow = field.arrow.clone();
+        let arrow = arrow
+            .ok_or_else(|| Error::unsupported("a nested column whose type is not known").at("column", &field.name))?;
+        return Ok(ArrowField::new(&field.name, arrow, field.nullable));
+    }
     let element = element_to_arrow(field.dtype);
     if field.shape.is_scalar() {
         return Ok(ArrowField::new(&field.name, element, field.nullable));
@@ -214,6 +236,11 @@ pub fn field_to_arrow(field: &Field) -> Result<ArrowField> {
         ),
     ]);
     Ok(ArrowField::new(&field.name, DataType::Struct(columns.into()), field.nullable).with_metadata(metadata))
+}
+
+/// The dtype of a scalar column.
+pub(crate) fn scalar_dtype(data_type: &DataType) -> Option<DType> {
+    scalar_from_arrow(data_type)
 }
 
 /// The item of a canonical list. A dense tensor has no null elements; those of a ragged vector are kept.

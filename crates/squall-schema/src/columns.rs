@@ -17,7 +17,7 @@ use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{DataType, Field as ArrowField};
 use half::f16;
 
-use crate::arrow::{DATA, SHAPE, element_to_arrow, field_to_arrow, item_field};
+use crate::arrow::{DATA, SHAPE, element_to_arrow, field_to_arrow, item_field, scalar_dtype};
 use crate::value::Decimal;
 use crate::{DType, Error, Field, Result, Shape, Tensor, TimeUnit, Value};
 
@@ -34,6 +34,9 @@ fn normalise_inner(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
         && let Some(row) = first(nulls, false)
     {
         return Err(Error::corrupt("a null in a column that is not nullable").at("row", row));
+    }
+    if field.dtype == DType::Nested {
+        return cast(column, field_to_arrow(field)?.data_type());
     }
     if field.shape.is_scalar() {
         return cast(column, &element_to_arrow(field.dtype));
@@ -170,6 +173,9 @@ pub fn value_at(column: &dyn Array, field: &Field, row: usize) -> Result<Value> 
     if column.is_null(row) {
         return Ok(Value::Null);
     }
+    if field.dtype == DType::Nested {
+        return nested_at(column, row);
+    }
     if field.shape.is_scalar() {
         return scalar_at(column, field.dtype, row);
     }
@@ -210,6 +216,32 @@ pub fn value_at(column: &dyn Array, field: &Field, row: usize) -> Result<Value> 
         }
     });
     Ok(Value::nested(items.collect::<Result<_>>()?, &dims))
+}
+
+/// A value made of structs and lists. A map is the list of its entries.
+fn nested_at(column: &dyn Array, row: usize) -> Result<Value> {
+    if column.is_null(row) {
+        return Ok(Value::Null);
+    }
+    let list = |items: ArrayRef| {
+        let items = (0..items.len()).map(|i| nested_at(&items, i));
+        Ok(Value::List(items.collect::<Result<_>>()?))
+    };
+    match column.data_type() {
+        DataType::List(_) => list(column.as_list::<i32>().value(row)),
+        DataType::FixedSizeList(..) => list(column.as_fixed_size_list().value(row)),
+        DataType::Map(..) => list(Arc::new(column.as_map().value(row))),
+        DataType::Struct(fields) => {
+            let members = fields.iter().zip(column.as_struct().columns());
+            let members = members.map(|(field, column)| Ok((field.name().clone(), nested_at(column, row)?)));
+            Ok(Value::Struct(members.collect::<Result<_>>()?))
+        }
+        scalar => {
+            let dtype =
+                scalar_dtype(scalar).ok_or_else(|| Error::internal(format!("{scalar} inside a nested value")))?;
+            scalar_at(column, dtype, row)
+        }
+    }
 }
 
 /// The bytes of a column of fixed-width elements without nulls: little-endian, one byte for a bool. No copy is made
@@ -266,6 +298,7 @@ fn scalar_at(column: &dyn Array, dtype: DType, row: usize) -> Result<Value> {
             })
         }
         DType::Date => Value::Date(get::<at::Date32Type>(column, row)?),
+        DType::Nested => return nested_at(column, row),
         DType::Datetime { unit, utc } => {
             let value = match unit {
                 TimeUnit::Second => get::<at::TimestampSecondType>(column, row),
@@ -501,6 +534,7 @@ fn build_scalars(dtype: DType, values: &[&Value]) -> Result<ArrayRef> {
         DType::Float32 => plain!(PrimitiveArray<at::Float32Type>, Value::Float32(x) => *x),
         DType::Float64 => plain!(PrimitiveArray<at::Float64Type>, Value::Float64(x) => *x),
         DType::Date => plain!(PrimitiveArray<at::Date32Type>, Value::Date(days) => *days),
+        DType::Nested => Err(Error::unsupported("a nested column cannot be made of values")),
         DType::Str => {
             let mut builder = StringBuilder::new();
             for (row, value) in values.iter().enumerate() {

@@ -85,6 +85,10 @@ impl<'de> Deserializer<'de> for Cell<'_> {
             },
             Value::Tensor(tensor) => visit_tensor(tensor, visitor),
             Value::List(items) => visitor.visit_seq(SeqDeserializer::new(items.iter().map(Cell))),
+            Value::Struct(members) => {
+                let members = members.iter().map(|(name, value)| (name.as_str(), Cell(value)));
+                visitor.visit_map(MapDeserializer::new(members))
+            }
         }
     }
 

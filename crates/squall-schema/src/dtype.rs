@@ -83,9 +83,11 @@ pub enum DType {
         /// An instant in UTC, or a wall clock time.
         utc: bool,
     },
+    /// Structs, maps, and lists of lists, kept as they are: [`Field::arrow`](crate::Field::arrow) has their Arrow type.
+    Nested,
 }
 
-const PLAIN: [(DType, &str, &str); 14] = [
+const PLAIN: [(DType, &str, &str); 15] = [
     (DType::Bool, "bool", "bool"),
     (DType::Int8, "int8", "i8"),
     (DType::Int16, "int16", "i16"),
@@ -100,6 +102,7 @@ const PLAIN: [(DType, &str, &str); 14] = [
     (DType::Float64, "float64", "f64"),
     (DType::Str, "str", "String"),
     (DType::Bytes, "bytes", "Bytes"),
+    (DType::Nested, "nested", "nested"),
 ];
 
 impl DType {
@@ -110,7 +113,9 @@ impl DType {
             Self::Int16 | Self::UInt16 | Self::Float16 => 2,
             Self::Int32 | Self::UInt32 | Self::Float32 => 4,
             Self::Int64 | Self::UInt64 | Self::Float64 => 8,
-            Self::Str | Self::Bytes | Self::Decimal(..) | Self::Date | Self::Datetime { .. } => return None,
+            Self::Str | Self::Bytes | Self::Decimal(..) | Self::Date | Self::Datetime { .. } | Self::Nested => {
+                return None;
+            }
         })
     }
 
@@ -129,7 +134,9 @@ impl DType {
             Self::Float16 => "<f2",
             Self::Float32 => "<f4",
             Self::Float64 => "<f8",
-            Self::Str | Self::Bytes | Self::Decimal(..) | Self::Date | Self::Datetime { .. } => return None,
+            Self::Str | Self::Bytes | Self::Decimal(..) | Self::Date | Self::Datetime { .. } | Self::Nested => {
+                return None;
+            }
         })
     }
 }

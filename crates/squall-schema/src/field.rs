@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use arrow_schema::DataType;
 use serde::{Deserialize, Serialize};
 
 use crate::DType;
@@ -83,6 +84,9 @@ pub struct Field {
     /// How a value is encoded where it is stored as a binary cell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codec: Option<Codec>,
+    /// The Arrow type of what is stored, where the dtype does not tell it: of nested values.
+    #[serde(skip)]
+    pub arrow: Option<DataType>,
 }
 
 impl Field {
@@ -94,12 +98,17 @@ impl Field {
             shape,
             nullable: false,
             codec: None,
+            arrow: None,
         }
     }
 
     /// The field as it is stored: a binary cell where it has a codec.
     pub fn stored(&self) -> Self {
         match self.codec {
+            Some(Codec::SparkVector) => Self {
+                arrow: self.arrow.clone(),
+                ..Self::scalar(&self.name, DType::Nested).with_nullable(self.nullable)
+            },
             Some(_) => Self::scalar(&self.name, DType::Bytes).with_nullable(self.nullable),
             None => self.clone(),
         }
@@ -167,6 +176,9 @@ impl fmt::Display for Field {
         write!(f, "{}: {}", self.name, self.dtype)?;
         if !self.shape.is_scalar() {
             write!(f, "{}", self.shape)?;
+        }
+        if let (DType::Nested, Some(arrow)) = (self.dtype, &self.arrow) {
+            write!(f, " ({arrow})")?;
         }
         if let Some(codec) = &self.codec {
             write!(f, " as {codec}")?;

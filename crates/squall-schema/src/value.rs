@@ -66,6 +66,8 @@ pub enum Value {
     Tensor(Tensor),
     /// A vector whose elements no tensor holds: text, dates, nulls among numbers. Of more dimensions, lists of lists.
     List(Vec<Value>),
+    /// Named values: of a struct column, or of an entry of a map, whose names are those of its Arrow type.
+    Struct(Vec<(String, Value)>),
 }
 
 impl Value {
@@ -85,6 +87,7 @@ impl Value {
             Self::Datetime { .. } => "datetime".into(),
             Self::Tensor(tensor) => format!("{tensor:?}"),
             Self::List(items) => format!("list of {}", items.len()),
+            Self::Struct(members) => format!("struct of {}", members.len()),
         }
     }
 

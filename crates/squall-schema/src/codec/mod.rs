@@ -6,11 +6,13 @@
 mod image;
 mod npy;
 mod npz;
+mod spark;
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, BinaryArray, FixedSizeListArray};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -30,6 +32,8 @@ pub enum Codec {
     Png,
     /// A jpeg image: Petastorm's `CompressedImageCodec('jpeg')`.
     Jpeg,
+    /// Spark ML's `VectorUDT`: a struct of type, size, indices and values, dense or sparse.
+    SparkVector,
     /// One that is not known here. Its column can be listed, and read by nobody.
     Unknown(String),
 }
@@ -41,6 +45,7 @@ impl fmt::Display for Codec {
             Self::CompressedNdarray => "npz",
             Self::Png => "png",
             Self::Jpeg => "jpeg",
+            Self::SparkVector => "spark-vector",
             Self::Unknown(name) => name,
         })
     }
@@ -55,6 +60,7 @@ impl FromStr for Codec {
             "npz" => Self::CompressedNdarray,
             "png" => Self::Png,
             "jpeg" => Self::Jpeg,
+            "spark-vector" => Self::SparkVector,
             other => Self::Unknown(other.to_owned()),
         })
     }
@@ -85,6 +91,7 @@ impl Decoder<'_> {
             Some(Codec::CompressedNdarray) => self.npy.read(&npz::array(cell)?)?,
             Some(Codec::Png) => Value::Tensor(image::png(cell)?),
             Some(Codec::Jpeg) => Value::Tensor(image::jpeg(cell)?),
+            Some(Codec::SparkVector) => return Err(Error::internal("a vector is no binary cell")),
             Some(Codec::Unknown(name)) => return Err(Error::unsupported(format!("the codec {name:?} is not known"))),
             None => return Err(Error::internal("a field without a codec is decoded")),
         };
@@ -106,8 +113,14 @@ impl Decoder<'_> {
     }
 }
 
-/// The canonical column of a field from its encoded cells. An error names the row, counted in the column.
-pub fn decode_column(cells: &BinaryArray, field: &Field) -> Result<ArrayRef> {
+/// The canonical column of a field from its stored one. An error names the row, counted in the column.
+pub fn decode_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
+    let stored = || Error::internal(format!("{} is not what {field} is stored as", column.data_type()));
+    if field.codec == Some(Codec::SparkVector) {
+        let vectors = column.as_struct_opt().ok_or_else(stored)?;
+        return spark::vectors(vectors, field).map_err(|error| error.at("column", &field.name));
+    }
+    let cells = column.as_binary_opt::<i32>().ok_or_else(stored)?;
     let mut decoder = Decoder {
         field,
         npy: npy::Reader::default(),
