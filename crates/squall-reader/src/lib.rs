@@ -3,7 +3,7 @@
 //! The files stand in the order of the data. Up to [`Share`] all is pure: [`Selection`] says which rows, [`Order`] in
 //! which order, [`Share`] which of them a rank takes at which step. Behind it bytes move: `fetch` gets them, `decode`
 //! makes columns of them, `gather` picks a batch from the windows, `cells` decodes what is encoded in it, a [`TransformSpec`] changes it, and `pipeline`, the
-//! only file that spawns, drives all of them and restores the order. [`make_reader`] and [`make_batch_reader`] are where
+//! only file that spawns, drives all of them through the jobs of `work` and restores the order. [`make_reader`] and [`make_batch_reader`] are where
 //! a user starts.
 
 mod random;
@@ -28,6 +28,8 @@ mod gather;
 
 mod cells;
 mod transform;
+
+mod work;
 
 mod pipeline;
 

@@ -9,11 +9,12 @@ use squall_schema::{Error, Result, Row, RowId, Schema};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::builder::block_on;
-use crate::pipeline::{Delivered, Pipeline};
+use crate::pipeline::Pipeline;
 use crate::plan::ReadPlan;
 use crate::share::{Remainder, Share};
 use crate::state::ReaderState;
 use crate::transform::row_at;
+use crate::work::Delivered;
 
 /// Threads for I/O. They wait more than they work.
 const IO_THREADS: usize = 2;

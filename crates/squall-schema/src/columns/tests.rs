@@ -2,8 +2,13 @@ use arrow_array::types::Int32Type;
 use arrow_array::{ArrayRef, Int64Array, ListArray};
 use proptest::prelude::*;
 
+use std::sync::Arc;
+
+use arrow_buffer::i256;
+
 use super::*;
-use crate::Shape;
+use crate::arrow::field_to_arrow;
+use crate::{DType, Decimal, Field, Shape, Tensor, TimeUnit, Value};
 
 fn lists(rows: Vec<Option<Vec<Option<i32>>>>) -> ArrayRef {
     Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(rows))

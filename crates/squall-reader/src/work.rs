@@ -1,0 +1,238 @@
+//! What a worker does with a job: it decodes a window, or builds a batch.
+//!
+//! Jobs come from `pipeline` and their results go back there as events. A worker has no state of its own: a lane's decoder
+//! travels with the job.
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use squall_dataset::Piece;
+use squall_schema::{Error, Field, Result, RowId, Value, panic_text};
+use tokio::sync::Semaphore;
+
+use crate::cells::decode_cells;
+use crate::decode::Decoder;
+use crate::fetch::{Fetched, Footers};
+use crate::gather::{Chunks, Pass, Window, gather};
+use crate::plan::{PlannedBatch, ReadPlan};
+use crate::transform::Rows;
+
+/// Fetches that are under way at the same time.
+const FETCHES: usize = 16;
+
+/// A batch as the pipeline delivers it.
+#[derive(Debug, Clone)]
+pub(crate) struct Delivered {
+    pub(crate) epoch: u64,
+    pub(crate) step: u64,
+    pub(crate) ids: Vec<RowId>,
+    pub(crate) columns: RecordBatch,
+    /// The epoch and sample that come after it.
+    pub(crate) after: (u64, u64),
+}
+
+/// A lane of a pass.
+pub(crate) type LaneKey = (Pass, u64);
+
+pub(crate) enum Job {
+    Decode {
+        lane: LaneKey,
+        window: Arc<Window>,
+        cursor: Cursor,
+        parts: Vec<Part>,
+    },
+    Build {
+        seq: u64,
+        batch: PlannedBatch,
+    },
+}
+
+pub(crate) enum Event {
+    Fetched {
+        lane: LaneKey,
+        start: u64,
+        result: Result<Fetched>,
+    },
+    Decoded {
+        lane: LaneKey,
+        /// The first row of the window.
+        start: u64,
+        cursor: Cursor,
+        result: Result<()>,
+    },
+    Built {
+        seq: u64,
+        result: Result<Delivered>,
+    },
+    Stop,
+}
+
+/// Where a lane's decoder stands between two jobs.
+#[derive(Default)]
+pub(crate) struct Cursor {
+    /// The decoder, the lane's row where its run begins, and the row that it gives next.
+    pub(crate) open: Option<(Decoder, u64, u64)>,
+}
+
+/// A part of a window: rows of a lane that lie in one fetched run.
+pub(crate) struct Part {
+    pub(crate) run: Arc<Run>,
+    pub(crate) rows: Range<u64>,
+}
+
+/// A fetched run of rows of a lane, to the end of its piece or of the lane.
+pub(crate) struct Run {
+    /// Its rows, counted in the lane.
+    pub(crate) rows: Range<u64>,
+    pub(crate) piece: Piece,
+    pub(crate) fetched: Fetched,
+}
+
+/// What all jobs read and none changes.
+pub(crate) struct Context {
+    pub(crate) plan: Arc<ReadPlan>,
+    pub(crate) footers: Footers,
+    /// The columns that stand in files.
+    pub(crate) columns: Vec<String>,
+    /// Limits how many fetches are under way.
+    pub(crate) fetches: Semaphore,
+    /// For each file the partition fields that are read, with their values.
+    pub(crate) partitions: Vec<Arc<[(Field, Value)]>>,
+}
+
+fn file_columns(plan: &ReadPlan) -> Vec<String> {
+    let partitions = plan.dataset.partition_fields();
+    let in_file = |name: &&str| partitions.iter().all(|field| field.name != **name);
+    plan.source.names().filter(in_file).map(str::to_owned).collect()
+}
+
+fn partitions(plan: &ReadPlan) -> Vec<Arc<[(Field, Value)]>> {
+    let fields = plan.dataset.partition_fields();
+    let values = |file: &squall_dataset::DataFile| {
+        let all = fields.iter().cloned().zip(file.partition.iter().cloned());
+        all.filter(|(field, _)| plan.source.get(&field.name).is_some())
+            .collect()
+    };
+    plan.dataset.files().iter().map(values).collect()
+}
+
+impl Context {
+    pub(crate) fn new(plan: Arc<ReadPlan>) -> Self {
+        Self {
+            footers: Footers::new(&plan.dataset),
+            columns: file_columns(&plan),
+            fetches: Semaphore::new(FETCHES),
+            partitions: partitions(&plan),
+            plan,
+        }
+    }
+
+    /// Does a job. A panic in it becomes an error.
+    pub(crate) fn work(&self, job: Job) -> Event {
+        match job {
+            Job::Decode {
+                lane,
+                window,
+                mut cursor,
+                parts,
+            } => {
+                let result = guard(|| self.decode(&window, &mut cursor, &parts));
+                let start = window.rows.start;
+                Event::Decoded {
+                    lane,
+                    start,
+                    cursor,
+                    result,
+                }
+            }
+            Job::Build { seq, batch } => Event::Built {
+                seq,
+                result: guard(|| self.build(&batch)),
+            },
+        }
+    }
+
+    fn decode(&self, window: &Window, cursor: &mut Cursor, parts: &[Part]) -> Result<()> {
+        let mut chunks = Vec::new();
+        for part in parts {
+            let plan = &self.plan;
+            let file = plan.dataset.file_of(&part.run.piece);
+            let at = |error: Error| {
+                error
+                    .at("row group", part.run.piece.row_group)
+                    .at("file", &file.path)
+                    .at("URL", plan.dataset.url())
+            };
+            let mut decoder = match cursor.open.take() {
+                Some((decoder, start, next)) if start == part.run.rows.start && next == part.rows.start => decoder,
+                _ => {
+                    let skip = part.rows.start - part.run.rows.start;
+                    let partition = self.partitions[part.run.piece.file as usize].clone();
+                    // A lane does not decode more at a time than its windows hold.
+                    let rows_at_once = plan.order.window;
+                    Decoder::new(&part.run.fetched, skip, rows_at_once, plan.stored.clone(), partition).map_err(at)?
+                }
+            };
+            decoder.take(part.rows.end - part.rows.start, &mut chunks).map_err(at)?;
+            if part.rows.end < part.run.rows.end {
+                cursor.open = Some((decoder, part.run.rows.start, part.rows.end));
+            }
+        }
+        window
+            .decoded
+            .set(Chunks::new(chunks))
+            .map_err(|_| Error::internal("a window is decoded twice"))
+    }
+
+    fn build(&self, batch: &PlannedBatch) -> Result<Delivered> {
+        let plan = &self.plan;
+        let (cells, ids) = gather(
+            &batch.order,
+            &plan.selection,
+            &batch.picks,
+            &batch.permutation,
+            &plan.stored,
+        )?;
+        let columns = decode_cells(cells, &plan.source).map_err(|error| self.name_row(error, &ids))?;
+        let rows = Rows {
+            ids: &ids,
+            seed: plan.order.seed,
+            source: &plan.source,
+            target: &plan.schema,
+        };
+        let columns = plan.transform.apply(columns, rows);
+        Ok(Delivered {
+            epoch: batch.order.epoch(),
+            step: batch.step,
+            columns: columns.map_err(|error| self.name_row(error, &ids))?,
+            ids,
+            after: batch.after,
+        })
+    }
+
+    /// Says which stored row the row of a batch is.
+    fn name_row(&self, error: Error, ids: &[RowId]) -> Error {
+        let row = error.place("batch row").and_then(|row| row.parse::<usize>().ok());
+        let Some(id) = row.and_then(|row| ids.get(row)) else {
+            return error;
+        };
+        let dataset = &self.plan.dataset;
+        let piece = &dataset.pieces()[id.piece as usize];
+        error
+            .at("epoch", id.epoch)
+            .at("sample", id.sample)
+            .at("row", id.row)
+            .at("row group", piece.row_group)
+            .at("file", &dataset.file_of(piece).path)
+            .at("URL", dataset.url())
+    }
+}
+
+fn guard<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let panicked = |panic: Box<dyn std::any::Any + Send>| {
+        Err(Error::internal(format!("a worker panicked: {}", panic_text(&*panic))))
+    };
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked)
+}
