@@ -4,7 +4,7 @@ The 1,797 images of 8x8 pixels (values 0 to 16) come with scikit-learn, whose pa
 "Optical Recognition of Handwritten Digits" test set (E. Alpaydin, C. Kaynak, 1998, UCI Machine Learning
 Repository, CC BY 4.0).
 
-    python3 -m venv venv && venv/bin/pip install pyspark==4.0.5 scikit-learn
+    python3 -m venv venv && venv/bin/pip install pyspark==4.0.1 scikit-learn
     venv/bin/python examples/data/make_digits.py examples/data/digits
 
 Columns: id int, pixels array<tinyint> (64, row by row), digit tinyint. Spark needs Java 17 or later.

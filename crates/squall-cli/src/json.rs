@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use clap::ValueEnum;
 use serde_json::{Map, Number, Value as Json, json};
 use sha2::{Digest, Sha256};
-use squall::{DType, Error, Result, Row, Tensor, Value};
+use squall::{DType, Error, Result, Row, Schema, Tensor, Value};
 
 /// How arrays are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -16,11 +16,17 @@ pub(crate) enum Arrays {
     Values,
 }
 
-/// A row as an object with a member for each column.
-pub(crate) fn row(row: &Row, arrays: Arrays) -> Result<Json> {
-    let members = row
-        .iter()
-        .map(|(name, cell)| Ok((name.to_owned(), value(cell, arrays)?)));
+/// A row as an object with a member for each column of `schema`.
+pub(crate) fn row(row: &Row, schema: &Schema, arrays: Arrays) -> Result<Json> {
+    let member = |(name, cell): (&str, &Value)| {
+        let dtype = schema.get(name).map(|field| field.dtype);
+        let text = match (arrays, dtype) {
+            (Arrays::Digest, Some(dtype @ (DType::Str | DType::Bytes))) => text_digest(cell, dtype),
+            _ => None,
+        };
+        Ok((name.to_owned(), text.map_or_else(|| value(cell, arrays), Ok)?))
+    };
+    let members = row.iter().map(member);
     Ok(Json::Object(members.collect::<Result<Map<_, _>>>()?))
 }
 
@@ -81,8 +87,53 @@ fn digest(tensor: &Tensor) -> Result<Json> {
     let descr = tensor.dtype().descr();
     let descr = descr.ok_or_else(|| Error::internal(format!("a tensor of {}", tensor.dtype())))?;
     let sha256 = Sha256::digest(tensor.data().as_slice());
-    let hex: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(json!({ "dtype": descr, "shape": tensor.shape(), "sha256": hex }))
+    Ok(json!({ "dtype": descr, "shape": tensor.shape(), "sha256": hex(&sha256) }))
+}
+
+/// The digest of an array of text or bytes as numpy holds it: elements of one width, the least that holds them all, padded
+/// with zeros; text in UCS-4.
+/// `None` for what is no such array.
+fn text_digest(value: &Value, dtype: DType) -> Option<Json> {
+    let Value::List(_) = value else {
+        return None;
+    };
+    let mut shape = Vec::new();
+    let mut items = vec![value];
+    while let (Value::List(first), true) = (items.first()?, shape.len() < 32) {
+        shape.push(first.len());
+        if first.is_empty() {
+            items.clear();
+            break;
+        }
+        items = items
+            .into_iter()
+            .flat_map(|item| if let Value::List(own) = item { &own[..] } else { &[] })
+            .collect();
+    }
+    let units = |item: &&Value| match item {
+        Value::Str(text) => Some(
+            text.chars()
+                .flat_map(|c| u32::from(c).to_le_bytes())
+                .collect::<Vec<u8>>(),
+        ),
+        Value::Bytes(bytes) => Some(bytes.clone()),
+        _ => None,
+    };
+    let items = items.iter().map(units).collect::<Option<Vec<_>>>()?;
+    let (kind, unit) = if dtype == DType::Str { ("<U", 4) } else { ("|S", 1) };
+    // numpy has no elements of no width.
+    let width = items.iter().map(Vec::len).max().unwrap_or(0).max(unit);
+    let mut digest = Sha256::new();
+    for mut item in items {
+        item.resize(width, 0);
+        digest.update(item);
+    }
+    let descr = format!("{kind}{}", width / unit);
+    Some(json!({ "dtype": descr, "shape": shape, "sha256": hex(&digest.finalize()) }))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn elements(tensor: &Tensor) -> Result<Vec<Json>> {
@@ -140,6 +191,25 @@ mod tests {
         let sha = "7b11c1133330cd161071bf23a0c9b6ce5320a8f3a0f83620035a72be46df4104";
         let found = value(&tensor, Arrays::Digest).expect("json").to_string();
         assert_eq!(found, expected.replace("SHA", sha));
+    }
+
+    /// Digests of `numpy.array([["a", "bé"], ["", "c"]])` and `numpy.array([b"a", b"b\0c"])`, by numpy 2.4.
+    #[test]
+    fn text_is_digested_as_numpy_holds_it() {
+        let list = |items: &[&str]| Value::List(items.iter().map(|item| Value::from(*item)).collect());
+        let text = Value::List(vec![list(&["a", "bé"]), list(&["", "c"])]);
+        let found = text_digest(&text, DType::Str).expect("a digest").to_string();
+        assert_eq!(
+            found,
+            r#"{"dtype":"<U2","shape":[2,2],"sha256":"d81523acc1a59e1501a5f5e9e5d237d9c37e435a9537438db27ddb2145c28fbe"}"#
+        );
+        let bytes = Value::List(vec![Value::Bytes(b"a".to_vec()), Value::Bytes(b"b\0c".to_vec())]);
+        let found = text_digest(&bytes, DType::Bytes).expect("a digest").to_string();
+        assert_eq!(
+            found,
+            r#"{"dtype":"|S3","shape":[2],"sha256":"7d7d1d9ec04f7a9c3360ac2f2baf5e8167c4e0946063229fecb1b8120ff083f8"}"#
+        );
+        assert_eq!(text_digest(&Value::List(vec![Value::Null]), DType::Str), None);
     }
 
     #[test]

@@ -203,7 +203,7 @@ impl Read {
             let cells =
                 cells.map(|(field, column)| Ok((field.name.as_str().into(), columns::value_at(column, field, i)?)));
             let row = Row::new(*id, cells.collect::<Result<_, Error>>()?);
-            let mut line = json!({ "epoch": batch.epoch, "batch": batch.step, "row": json::row(&row, self.arrays)? });
+            let mut line = json!({ "epoch": batch.epoch, "batch": batch.step, "row": json::row(&row, reader.schema(), self.arrays)? });
             if id.padded {
                 line["padded"] = json!(true);
             }

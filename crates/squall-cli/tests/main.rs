@@ -398,3 +398,53 @@ fn failures_are_one_clear_sentence() {
     assert!(fail(2, &["read"]).contains("<URL>"));
     assert!(fail(2, &["read", &url, "--rank", "-1"]).contains("'-1'"));
 }
+
+/// Every array that real Petastorm reads from a data set of its own, by dtype, shape and SHA-256. jpeg depends on the decoder.
+#[test]
+fn digests_are_those_of_petastorm() {
+    for name in [
+        "petastorm-0.4.3",
+        "petastorm-0.7.0",
+        "petastorm-0.7.6",
+        "petastorm-0.13.1-all",
+    ] {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../integration-tests/fixtures");
+        let expected =
+            std::fs::read_to_string(fixtures.join(format!("{name}.expected.jsonl"))).expect("expected values");
+        let expected = expected
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let expected: BTreeMap<_, _> = expected.map(|row| (row["id"]["value"].as_i64(), row)).collect();
+        let rows = read(&[&fixtures.join(name).display().to_string()]);
+        assert_eq!(rows.len(), expected.len());
+        let mut arrays = 0;
+        for row in rows {
+            let own = &expected[&row["row"]["id"].as_i64()];
+            for (column, value) in row["row"]
+                .as_object()
+                .expect("an object")
+                .iter()
+                .filter(|(column, _)| *column != "jpeg")
+            {
+                let own = &own[column.as_str()];
+                match own.get("sha256") {
+                    Some(_) => {
+                        // A stored array of text may be wider than its elements, which shows in numpy's digest of it.
+                        let is_text = own.get("values").is_some();
+                        let keys = if is_text {
+                            &["shape"][..]
+                        } else {
+                            &["dtype", "shape", "sha256"]
+                        };
+                        for key in keys {
+                            assert_eq!(value[key], own[key], "{column} of {name}");
+                        }
+                        arrays += 1;
+                    }
+                    None => assert_eq!(value.is_null(), own.is_null(), "{column} of {name}"),
+                }
+            }
+        }
+        assert!(arrays > 20, "{arrays} arrays in {name}");
+    }
+}
