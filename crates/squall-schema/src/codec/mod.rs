@@ -1,6 +1,6 @@
 //! Values that are encoded in binary cells: npy, npz, png, jpeg.
 //!
-//! A codec belongs to a [`Field`](crate::Field). [`decode_column`] turns a column of encoded cells into the field's canonical
+//! A codec belongs to a [`Field`]. [`decode_column`] turns a column of encoded cells into the field's canonical
 //! column; cells of fixed shape are decoded straight into the column's one buffer.
 
 mod image;
