@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
+use squall::convert::{Converter, convert_directory};
 use squall::{DType, Row, Value, make_reader};
 
 fn fixture(name: &str) -> PathBuf {
@@ -72,14 +73,23 @@ fn flatten(value: &Value, items: &mut Vec<Json>) {
 }
 
 fn check(name: &str, except: &[&str]) {
+    let original = fixture(name).display().to_string();
+    check_rows(&original, name, except);
+    // A conversion keeps what the columns mean.
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let converted = directory.path().join("converted").display().to_string();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime
+        .block_on(convert_directory(&original, Converter::new(&converted), None))
+        .expect("a conversion");
+    check_rows(&converted, name, except);
+}
+
+fn check_rows(url: &str, name: &str, except: &[&str]) {
     let expected = expected(name);
     let mut seen = BTreeMap::new();
     let mut wrong = Vec::new();
-    for row in make_reader(fixture(name).display().to_string())
-        .seed(4)
-        .build()
-        .expect("a reader")
-    {
+    for row in make_reader(url).seed(4).build().expect("a reader") {
         let row: Row = row.expect("a row");
         let id = row.int("id").expect("an id");
         *seen.entry(id).or_insert(0) += 1;
@@ -97,6 +107,17 @@ fn check(name: &str, except: &[&str]) {
         wrong[..wrong.len().min(8)].join("\n")
     );
     assert!(seen.keys().eq(expected.keys()) && seen.values().all(|times| *times == 1));
+}
+
+/// Its metadata is a `_metadata` file and a Unischema; there are no expected values, so rows are counted.
+#[test]
+fn petastorm_with_summary_metadata() {
+    let reader = make_reader(fixture("petastorm-0.13.1-summary").display().to_string())
+        .build()
+        .expect("a reader");
+    let rows = reader.rows_per_epoch();
+    assert!(rows > 0);
+    assert_eq!(reader.filter(|row| row.is_ok()).count() as u64, rows);
 }
 
 #[test]

@@ -12,11 +12,13 @@ use squall_schema::{DType, Error, Field, Result, Schema, Shape};
 pub(crate) struct Target {
     pub(crate) schema: Schema,
     pub(crate) columns: SchemaRef,
+    /// What some columns mean beyond how they are stored.
+    declared: Vec<Field>,
 }
 
 impl Target {
     /// The schema of a query's result. A column that no reader can read is refused: a query can take it apart.
-    pub(crate) fn of_query(result: &ArrowSchema) -> Result<Self> {
+    pub(crate) fn of_query(result: &ArrowSchema, declared: &[Field]) -> Result<Self> {
         let schema = schema_from_arrow(result).map_err(|error| match error.place("column") {
             Some(column) => Error::unsupported(format!(
                 "column {column:?} of the query's result cannot be read as scalars or tensors: take it apart in SQL, or leave it out"
@@ -31,9 +33,22 @@ impl Target {
             )));
         }
         Ok(Self {
+            declared: declared.to_vec(),
             columns: schema_to_arrow(&schema)?,
             schema,
         })
+    }
+
+    /// The schema that readers see, from that of what is stored.
+    pub(crate) fn declare(&self, stored: Schema) -> Result<Schema> {
+        let field = |stored: &Field| {
+            let own = self.declared.iter().find(|field| field.name == stored.name);
+            match own {
+                Some(own) if own.codec.is_some() || own.dtype != stored.dtype => own.clone(),
+                _ => stored.clone(),
+            }
+        };
+        Schema::new(stored.fields().iter().map(field).collect())
     }
 
     /// The rows in the types of the schema.

@@ -12,7 +12,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::StreamExt;
 use squall_dataset::DatasetUrl;
 use squall_schema::metadata::{DatasetMetadata, FileEntry};
-use squall_schema::{Error, Result, Schema};
+use squall_schema::{Error, Field, Result, Schema};
 use tokio::task::JoinSet;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -104,10 +104,15 @@ impl Converter {
     /// Dropping the future ends the query and takes away what was written to a file system. In a store without renames
     /// the files stay, under a marker that keeps readers away.
     pub async fn convert(self, rows: DataFrame) -> Result<Converted> {
+        self.convert_declared(rows, &[]).await
+    }
+
+    /// Converts rows whose columns of these fields' names are stored as the fields are, and mean what the fields say.
+    async fn convert_declared(self, rows: DataFrame, declared: &[Field]) -> Result<Converted> {
         let url = DatasetUrl::parse(&self.destination)?;
         let context = Arc::new(rows.task_ctx());
         let plan = rows.create_physical_plan().await.map_err(query_error)?;
-        let target = Target::of_query(&plan.schema())?;
+        let target = Target::of_query(&plan.schema(), declared)?;
         let mut staging = Staging::begin(&url).await?;
         match self.write(plan, context, &target, &mut staging).await {
             Ok(metadata) => Ok(Converted { url, metadata }),
@@ -162,7 +167,7 @@ impl Converter {
         if written.is_empty() {
             return Err(Error::invalid("the query gave no row: nothing is written"));
         }
-        let metadata = describe(evidence.shapes(&target.schema)?, written)?;
+        let metadata = describe(target.declare(evidence.shapes(&target.schema)?)?, written)?;
         staging.commit(target, &metadata).await?;
         Ok(metadata)
     }
@@ -258,6 +263,7 @@ pub async fn convert_directory(source: &str, converter: Converter, sql: Option<&
     }
     let table = SourceTable::open(&url).await?;
     let session = session();
+    let fields = table.dataset().schema().fields().to_vec();
     session.register_table("source", Arc::new(table)).map_err(query_error)?;
     // A query and nothing else: COPY and CREATE EXTERNAL TABLE would touch files that nobody named.
     let query = SQLOptions::new()
@@ -273,7 +279,15 @@ pub async fn convert_directory(source: &str, converter: Converter, sql: Option<&
             "expected a query that gives rows to convert, found one that explains or describes",
         ));
     }
-    converter.convert(rows).await
+    // A column that the query passes on keeps the name of its table, and is what the source says it is: cells keep their
+    // codec, and numbers the dtype that Parquet has no type for. What the query computes is what the engine says.
+    let passed_on = |field: &Field| {
+        let mut columns = rows.schema().iter();
+        let own = columns.find(|(_, column)| *column.name() == field.name);
+        own.is_some_and(|(table, _)| table.is_some_and(|table| table.table() == "source"))
+    };
+    let declared: Vec<_> = fields.into_iter().filter(|field| passed_on(field)).collect();
+    converter.convert_declared(rows, &declared).await
 }
 
 /// The path without links and dots, as far as it exists.
