@@ -12,7 +12,7 @@ use squall::{DType, Error, Result, Row, Schema, Tensor, Value};
 pub(crate) enum Arrays {
     /// Dtype, shape, and the SHA-256 of the bytes in C order, little-endian.
     Digest,
-    /// Nested lists.
+    /// Nested lists; a complex number is a list of two.
     Values,
 }
 
@@ -155,6 +155,21 @@ fn elements(tensor: &Tensor) -> Result<Vec<Json>> {
         DType::Float16 => list!(half::f16, |x| float32(x.to_f32())),
         DType::Float32 => list!(f32, |x| float32(*x)),
         DType::Float64 => list!(f64, |x| float64(*x)),
+        DType::Complex64 => {
+            let parts = tensor.data().as_chunks::<8>().0.iter().map(|bytes| {
+                let (re, im) = (
+                    [bytes[0], bytes[1], bytes[2], bytes[3]],
+                    [bytes[4], bytes[5], bytes[6], bytes[7]],
+                );
+                json!([float32(f32::from_le_bytes(re)), float32(f32::from_le_bytes(im))])
+            });
+            parts.collect()
+        }
+        DType::Complex128 => {
+            let parts = tensor.data().as_chunks::<8>().0.iter();
+            let parts: Vec<_> = parts.map(|part| float64(f64::from_le_bytes(*part))).collect();
+            parts.as_chunks::<2>().0.iter().map(|pair| json!(pair)).collect()
+        }
         other => return Err(Error::internal(format!("a tensor of {other}"))),
     })
 }

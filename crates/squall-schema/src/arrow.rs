@@ -174,6 +174,9 @@ pub fn element_to_arrow(dtype: DType) -> DataType {
         DType::Float16 => DataType::Float16,
         DType::Float32 => DataType::Float32,
         DType::Float64 => DataType::Float64,
+        // Arrow has no complex numbers.
+        DType::Complex64 => DataType::FixedSizeBinary(8),
+        DType::Complex128 => DataType::FixedSizeBinary(16),
         DType::Str => DataType::Utf8,
         DType::Bytes => DataType::Binary,
         DType::Decimal(precision, scale) if precision <= DECIMAL128_DIGITS => DataType::Decimal128(precision, scale),

@@ -135,6 +135,18 @@ fn visit_tensor<'de, V: Visitor<'de>>(tensor: &Tensor, visitor: V) -> Result<V::
             let elements = tensor.as_slice::<half::f16>().map_err(Unfit::custom)?;
             visitor.visit_seq(SeqDeserializer::<_, Unfit>::new(elements.iter().map(|x| x.to_f32())))
         }
+        // Real and imaginary parts take turns.
+        DType::Complex64 => {
+            let parts = tensor.data().as_chunks::<4>().0.iter();
+            let parts = parts.map(|part| f32::from_le_bytes(*part));
+            visitor.visit_seq(SeqDeserializer::<_, Unfit>::new(parts))
+        }
+        DType::Complex128 => {
+            let parts = tensor.data().as_chunks::<8>().0.iter();
+            visitor.visit_seq(SeqDeserializer::<_, Unfit>::new(
+                parts.map(|part| f64::from_le_bytes(*part)),
+            ))
+        }
         DType::Bool => {
             let elements = tensor.data().iter().map(|byte| *byte != 0);
             visitor.visit_seq(SeqDeserializer::<_, Unfit>::new(elements))

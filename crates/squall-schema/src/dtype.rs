@@ -68,6 +68,10 @@ pub enum DType {
     Float32,
     /// IEEE 754 double precision.
     Float64,
+    /// A complex number of two `float32`: real, then imaginary. Of tensors only.
+    Complex64,
+    /// A complex number of two `float64`: real, then imaginary. Of tensors only.
+    Complex128,
     /// UTF-8 text of any length.
     Str,
     /// Bytes of any length.
@@ -87,7 +91,7 @@ pub enum DType {
     Nested,
 }
 
-const PLAIN: [(DType, &str, &str); 15] = [
+const PLAIN: [(DType, &str, &str); 17] = [
     (DType::Bool, "bool", "bool"),
     (DType::Int8, "int8", "i8"),
     (DType::Int16, "int16", "i16"),
@@ -100,6 +104,8 @@ const PLAIN: [(DType, &str, &str); 15] = [
     (DType::Float16, "float16", "f16"),
     (DType::Float32, "float32", "f32"),
     (DType::Float64, "float64", "f64"),
+    (DType::Complex64, "complex64", "c64"),
+    (DType::Complex128, "complex128", "c128"),
     (DType::Str, "str", "String"),
     (DType::Bytes, "bytes", "Bytes"),
     (DType::Nested, "nested", "nested"),
@@ -112,7 +118,8 @@ impl DType {
             Self::Bool | Self::Int8 | Self::UInt8 => 1,
             Self::Int16 | Self::UInt16 | Self::Float16 => 2,
             Self::Int32 | Self::UInt32 | Self::Float32 => 4,
-            Self::Int64 | Self::UInt64 | Self::Float64 => 8,
+            Self::Int64 | Self::UInt64 | Self::Float64 | Self::Complex64 => 8,
+            Self::Complex128 => 16,
             Self::Str | Self::Bytes | Self::Decimal(..) | Self::Date | Self::Datetime { .. } | Self::Nested => {
                 return None;
             }
@@ -134,6 +141,8 @@ impl DType {
             Self::Float16 => "<f2",
             Self::Float32 => "<f4",
             Self::Float64 => "<f8",
+            Self::Complex64 => "<c8",
+            Self::Complex128 => "<c16",
             Self::Str | Self::Bytes | Self::Decimal(..) | Self::Date | Self::Datetime { .. } | Self::Nested => {
                 return None;
             }

@@ -29,6 +29,8 @@ fn kind(dtype: DType) -> Result<Kind> {
         DType::Float16 => Kind::Half,
         DType::Float32 => Kind::Float,
         DType::Float64 => Kind::Double,
+        DType::Complex64 => Kind::ComplexFloat,
+        DType::Complex128 => Kind::ComplexDouble,
         other => {
             return Err(Error::unsupported(format!(
                 "libtorch has no tensors of {other}: give the field another dtype in a TransformSpec"

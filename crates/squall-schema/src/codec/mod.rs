@@ -1,24 +1,29 @@
 //! Values that are encoded in binary cells: npy, npz, png, jpeg.
 //!
-//! A codec belongs to a [`Field`]. [`decode_column`] turns a column of encoded cells into the field's canonical
-//! column; cells of fixed shape are decoded straight into the column's one buffer.
+//! A codec belongs to a [`Field`](crate::Field). [`decode_column`] turns a column of encoded cells into the field's canonical
+//! column; cells of fixed shape are decoded straight into the column's one buffer. [`encode_column`] and [`encode_value`] are
+//! the way back, with the checks of Petastorm.
 
 mod image;
 mod npy;
 mod npz;
 mod spark;
 
+mod decode;
+mod encode;
+
+pub use decode::decode_column;
+pub use encode::{encode_column, encode_value};
+
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
-use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, BinaryArray, FixedSizeListArray};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::arrow::item_field;
-use crate::columns::{column_from_values, elements_from_bytes};
-use crate::{Error, Field, Result, Tensor, Value};
+use crate::{Result, Tensor};
+
+/// Petastorm's quality of jpeg images where none is given.
+pub const JPEG_QUALITY: u8 = 80;
 
 /// How a value is encoded in a binary cell.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -30,8 +35,11 @@ pub enum Codec {
     CompressedNdarray,
     /// A png image: Petastorm's `CompressedImageCodec('png')`.
     Png,
-    /// A jpeg image: Petastorm's `CompressedImageCodec('jpeg')`.
-    Jpeg,
+    /// A jpeg image: Petastorm's `CompressedImageCodec('jpeg', quality)`.
+    Jpeg {
+        /// From 1 to 100, for writing.
+        quality: u8,
+    },
     /// Spark ML's `VectorUDT`: a struct of type, size, indices and values, dense or sparse.
     SparkVector,
     /// One that is not known here. Its column can be listed, and read by nobody.
@@ -44,7 +52,8 @@ impl fmt::Display for Codec {
             Self::Ndarray => "npy",
             Self::CompressedNdarray => "npz",
             Self::Png => "png",
-            Self::Jpeg => "jpeg",
+            Self::Jpeg { quality } if *quality != JPEG_QUALITY => return write!(f, "jpeg({quality})"),
+            Self::Jpeg { .. } => "jpeg",
             Self::SparkVector => "spark-vector",
             Self::Unknown(name) => name,
         })
@@ -59,9 +68,15 @@ impl FromStr for Codec {
             "npy" => Self::Ndarray,
             "npz" => Self::CompressedNdarray,
             "png" => Self::Png,
-            "jpeg" => Self::Jpeg,
+            "jpeg" => Self::Jpeg { quality: JPEG_QUALITY },
             "spark-vector" => Self::SparkVector,
-            other => Self::Unknown(other.to_owned()),
+            other => {
+                let quality = other.strip_prefix("jpeg(").and_then(|rest| rest.strip_suffix(')'));
+                match quality.and_then(|quality| quality.parse().ok()) {
+                    Some(quality @ 1..=100) => Self::Jpeg { quality },
+                    _ => Self::Unknown(other.to_owned()),
+                }
+            }
         })
     }
 }
@@ -76,102 +91,6 @@ impl<'de> Deserialize<'de> for Codec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
-}
-
-/// A decoder of the cells of one field. It remembers the last npy header: the cells of a column mostly share one.
-struct Decoder<'a> {
-    field: &'a Field,
-    npy: npy::Reader,
-}
-
-impl Decoder<'_> {
-    fn decode(&mut self, cell: &[u8]) -> Result<Value> {
-        let value = match &self.field.codec {
-            Some(Codec::Ndarray) => self.npy.read(cell)?,
-            Some(Codec::CompressedNdarray) => self.npy.read(&npz::array(cell)?)?,
-            Some(Codec::Png) => Value::Tensor(image::png(cell)?),
-            Some(Codec::Jpeg) => Value::Tensor(image::jpeg(cell)?),
-            Some(Codec::SparkVector) => return Err(Error::internal("a vector is no binary cell")),
-            Some(Codec::Unknown(name)) => return Err(Error::unsupported(format!("the codec {name:?} is not known"))),
-            None => return Err(Error::internal("a field without a codec is decoded")),
-        };
-        self.check(&value)?;
-        Ok(value)
-    }
-
-    fn check(&self, value: &Value) -> Result<()> {
-        if let Value::Tensor(tensor) = value
-            && (tensor.dtype() != self.field.dtype || !self.field.shape.accepts(tensor.shape()))
-        {
-            let (dtype, shape) = (tensor.dtype(), tensor.shape());
-            return Err(Error::corrupt(format!(
-                "expected {}, found {dtype}{shape:?}",
-                self.field
-            )));
-        }
-        Ok(())
-    }
-}
-
-/// The canonical column of a field from its stored one. An error names the row, counted in the column.
-pub fn decode_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
-    let stored = || Error::internal(format!("{} is not what {field} is stored as", column.data_type()));
-    if field.codec == Some(Codec::SparkVector) {
-        let vectors = column.as_struct_opt().ok_or_else(stored)?;
-        return spark::vectors(vectors, field).map_err(|error| error.at("column", &field.name));
-    }
-    let cells = column.as_binary_opt::<i32>().ok_or_else(stored)?;
-    let mut decoder = Decoder {
-        field,
-        npy: npy::Reader::default(),
-    };
-    let decoded = match (field.shape.element_count(), field.dtype.item_size()) {
-        (Some(count), Some(item)) if !field.shape.is_scalar() => decode_dense(&mut decoder, cells, count * item),
-        _ => decode_values(&mut decoder, cells),
-    };
-    decoded.map_err(|error| error.at("column", &field.name))
-}
-
-fn decode_dense(decoder: &mut Decoder<'_>, cells: &BinaryArray, size: usize) -> Result<ArrayRef> {
-    let mut bytes = Vec::with_capacity(size * cells.len());
-    for row in 0..cells.len() {
-        if cells.is_null(row) {
-            bytes.resize(bytes.len() + size, 0);
-            continue;
-        }
-        match decoder.decode(cells.value(row)).map_err(|error| error.at("row", row))? {
-            Value::Tensor(tensor) => bytes.extend_from_slice(tensor.data()),
-            other => {
-                return Err(
-                    Error::corrupt(format!("expected {}, found {}", decoder.field, other.kind())).at("row", row),
-                );
-            }
-        }
-    }
-    let length = decoder
-        .field
-        .shape
-        .element_count()
-        .and_then(|count| i32::try_from(count).ok());
-    let length = length.ok_or_else(|| Error::unsupported("a tensor of more than 2^31 elements"))?;
-    let elements = elements_from_bytes(decoder.field.dtype, bytes)?;
-    let item = Arc::new(item_field(decoder.field));
-    let list = FixedSizeListArray::try_new_with_length(item, length, elements, cells.nulls().cloned(), cells.len());
-    Ok(Arc::new(list.map_err(|error| {
-        Error::internal("cells do not make a column").with_source(error)
-    })?))
-}
-
-fn decode_values(decoder: &mut Decoder<'_>, cells: &BinaryArray) -> Result<ArrayRef> {
-    let value = |row: usize| {
-        if cells.is_null(row) {
-            Ok(Value::Null)
-        } else {
-            decoder.decode(cells.value(row)).map_err(|error| error.at("row", row))
-        }
-    };
-    let values = (0..cells.len()).map(value).collect::<Result<Vec<_>>>()?;
-    column_from_values(decoder.field, &values.iter().collect::<Vec<_>>())
 }
 
 /// A tensor of a dtype, in C order, from elements in the order and byte order of a file.

@@ -3,9 +3,11 @@
 //!
 //! numpy writes local headers whose sizes are in a ZIP64 field, so sizes are taken from the central directory.
 
-use std::io::Read;
+use std::io::{Read, Write};
 
 use flate2::read::DeflateDecoder;
+use flate2::write::DeflateEncoder;
+use flate2::{Compression, Crc};
 
 use crate::{Error, Result};
 
@@ -62,6 +64,37 @@ pub(super) fn array(cell: &[u8]) -> Result<Vec<u8>> {
         )));
     }
     Ok(bytes)
+}
+
+/// The archive with this npy array, deflated, as `numpy.savez_compressed(f, arr=…)` makes it.
+pub(super) fn write(npy: &[u8]) -> Result<Vec<u8>> {
+    let too_large = |_| Error::unsupported(format!("an npz array of {} bytes: expected less than 4 GiB", npy.len()));
+    let mut deflate = DeflateEncoder::new(Vec::new(), Compression::default());
+    let data = deflate.write_all(npy).and_then(|()| deflate.finish());
+    let data = data.map_err(|error| Error::internal("cannot deflate an npz array").with_source(error))?;
+    let mut crc = Crc::new();
+    crc.update(npy);
+    let (size, compressed) = (
+        npy.len().try_into().map_err(too_large)?,
+        data.len().try_into().map_err(too_large)?,
+    );
+    let (size, compressed): (u32, u32) = (size, compressed);
+    // What the local header and the directory share: version 2.0, no flags, deflate, midnight of 1980-01-01, checksum,
+    // sizes, length of the name, no extra field.
+    let mut facts = vec![20, 0, 0, 0, 8, 0, 0, 0, 0x21, 0];
+    for number in [crc.sum(), compressed, size] {
+        facts.extend(number.to_le_bytes());
+    }
+    facts.extend([ENTRY.len() as u8, 0, 0, 0]);
+    let mut archive = [LOCAL_HEADER, &facts, ENTRY, &data].concat();
+    let directory = u32::try_from(archive.len()).map_err(too_large)?;
+    // Version that made it; no comment, disk 0, no attributes, the local header at 0.
+    archive.extend([DIRECTORY_ENTRY, &[20, 0], &facts, &[0; 14], ENTRY].concat());
+    let length = archive.len() as u32 - directory;
+    archive.extend([END_OF_DIRECTORY, &[0, 0, 0, 0, 1, 0, 1, 0]].concat());
+    archive.extend([length.to_le_bytes(), directory.to_le_bytes()].concat());
+    archive.extend([0, 0]);
+    Ok(archive)
 }
 
 struct Entry {
@@ -123,6 +156,13 @@ mod tests {
         base64::engine::general_purpose::STANDARD
             .decode(ARCHIVE)
             .expect("base64")
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for npy in [vec![], vec![0; 100_000], (0..=255).collect()] {
+            assert_eq!(array(&write(&npy).expect("an archive")).expect("an array"), npy);
+        }
     }
 
     #[test]

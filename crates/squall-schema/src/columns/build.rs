@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arrow_array::builder::{BinaryBuilder, StringBuilder};
 use arrow_array::types as at;
 use arrow_array::{
-    Array, ArrayRef, ArrowPrimitiveType, BooleanArray, Decimal128Array, Decimal256Array, FixedSizeListArray, ListArray,
-    PrimitiveArray, StructArray, new_empty_array,
+    Array, ArrayRef, ArrowPrimitiveType, BooleanArray, Decimal128Array, Decimal256Array, FixedSizeBinaryArray,
+    FixedSizeListArray, ListArray, PrimitiveArray, StructArray, new_empty_array,
 };
 use arrow_buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{DataType, Field as ArrowField};
@@ -167,6 +167,10 @@ pub fn elements_from_bytes(dtype: DType, bytes: Vec<u8>) -> Result<ArrayRef> {
         let buffer = Buffer::from_slice_ref(&bytes[..]);
         Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::new(buffer, 0, rows), None))
     }
+    let complex = |width, bytes: Vec<u8>| {
+        let numbers = FixedSizeBinaryArray::try_new(width, bytes.into(), None).map_err(mismatch)?;
+        Ok::<ArrayRef, Error>(Arc::new(numbers))
+    };
     Ok(match dtype {
         DType::Bool => Arc::new(BooleanArray::from_iter(bytes.iter().map(|byte| Some(*byte != 0)))),
         DType::Int8 => primitive::<at::Int8Type>(bytes),
@@ -180,6 +184,8 @@ pub fn elements_from_bytes(dtype: DType, bytes: Vec<u8>) -> Result<ArrayRef> {
         DType::Float16 => primitive::<at::Float16Type>(bytes),
         DType::Float32 => primitive::<at::Float32Type>(bytes),
         DType::Float64 => primitive::<at::Float64Type>(bytes),
+        DType::Complex64 => complex(8, bytes)?,
+        DType::Complex128 => complex(16, bytes)?,
         other => return Err(Error::internal(format!("{other} has no fixed width"))),
     })
 }
@@ -237,6 +243,9 @@ fn build_scalars(dtype: DType, values: &[&Value]) -> Result<ArrayRef> {
         DType::Float64 => plain!(PrimitiveArray<at::Float64Type>, Value::Float64(x) => *x),
         DType::Date => plain!(PrimitiveArray<at::Date32Type>, Value::Date(days) => *days),
         DType::Nested => Err(Error::unsupported("a nested column cannot be made of values")),
+        DType::Complex64 | DType::Complex128 => Err(Error::unsupported(format!(
+            "{dtype} outside a tensor: give the field a shape such as [1]"
+        ))),
         DType::Str => {
             let mut builder = StringBuilder::new();
             for (row, value) in values.iter().enumerate() {

@@ -94,7 +94,11 @@ pub fn element_bytes(values: &dyn Array) -> Result<Buffer> {
     if let Some(bools) = values.as_boolean_opt() {
         return Ok(bools.values().iter().map(u8::from).collect::<Vec<u8>>().into());
     }
-    let Some(width) = values.data_type().primitive_width() else {
+    let width = match values.data_type() {
+        DataType::FixedSizeBinary(width) => usize::try_from(*width).ok(),
+        other => other.primitive_width(),
+    };
+    let Some(width) = width else {
         return Err(Error::internal(format!("{} has no fixed width", values.data_type())));
     };
     let data = values.to_data();
@@ -143,6 +147,7 @@ pub(super) fn scalar_at(column: &dyn Array, dtype: DType, row: usize) -> Result<
         }
         DType::Date => Value::Date(get::<at::Date32Type>(column, row)?),
         DType::Nested => return nested_at(column, row),
+        DType::Complex64 | DType::Complex128 => return Err(Error::unsupported(format!("{dtype} outside a tensor"))),
         DType::Datetime { unit, utc } => {
             let value = match unit {
                 TimeUnit::Second => get::<at::TimestampSecondType>(column, row),

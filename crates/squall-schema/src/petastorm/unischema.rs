@@ -4,7 +4,7 @@
 //! named tuples, `copy_reg._reconstructor` of Python 2, or the class itself. See the variants in the tests.
 
 use super::pickle::{Id, Node, Object, Pickle};
-use crate::codec::Codec;
+use crate::codec::{Codec, JPEG_QUALITY};
 use crate::{DType, Error, Field, Result, Shape};
 
 /// A Unischema: its name and its fields, in order.
@@ -192,16 +192,21 @@ impl<'a> Reader<'a> {
             "NdarrayCodec" => Codec::Ndarray,
             "CompressedNdarrayCodec" => Codec::CompressedNdarray,
             "CompressedImageCodec" => {
-                let format = match made.state {
-                    Some(state) => self.attribute(state, "_image_codec"),
-                    None => made.arguments.first().copied(),
+                // Attributes of the object, or arguments of the constructor.
+                let (format, quality) = match made.state {
+                    Some(state) => (self.attribute(state, "_image_codec"), self.attribute(state, "_quality")),
+                    None => (made.arguments.first().copied(), made.arguments.get(1).copied()),
+                };
+                let quality = match quality.map(|quality| self.0.node(quality)) {
+                    Some(Node::Int(quality)) => u8::try_from((*quality).clamp(1, 100)).unwrap_or(JPEG_QUALITY),
+                    _ => JPEG_QUALITY,
                 };
                 match format
                     .and_then(|format| self.text(format))
                     .map(|format| format.trim_start_matches('.'))
                 {
                     Some("png") => Codec::Png,
-                    Some("jpeg" | "jpg") => Codec::Jpeg,
+                    Some("jpeg" | "jpg") => Codec::Jpeg { quality },
                     other => Codec::Unknown(format!("CompressedImageCodec({})", other.unwrap_or("?"))),
                 }
             }

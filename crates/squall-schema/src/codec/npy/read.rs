@@ -1,0 +1,250 @@
+//! From a cell to an array.
+//!
+//! A header is a Python dict literal, which takes longer to parse than most cells take to copy; so a reader keeps the last
+//! one, and a cell that begins with the same bytes is not parsed again.
+
+use super::{Element, MAGIC};
+use crate::{DType, Error, Result, Value};
+
+/// Most elements of no width, of which an array of no bytes can claim any number.
+const MAX_EMPTY: usize = 1 << 16;
+
+/// Reads arrays that mostly have the same header.
+#[derive(Debug, Default)]
+pub(in crate::codec) struct Reader {
+    pub(super) last: Option<(Vec<u8>, Header)>,
+}
+
+/// What the bytes behind a header are.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Header {
+    element: Element,
+    fortran_order: bool,
+    shape: Vec<usize>,
+}
+
+/// Numbers or bools in C order and little-endian, as they lie in the cell.
+pub(in crate::codec) struct Dense<'a> {
+    pub(in crate::codec) dtype: DType,
+    pub(in crate::codec) shape: &'a [usize],
+    pub(in crate::codec) data: &'a [u8],
+}
+
+impl Reader {
+    /// The array: a tensor of numbers, or nested lists of text, bytes or times.
+    pub(in crate::codec) fn read(&mut self, cell: &[u8]) -> Result<Value> {
+        let (header, data) = self.parts(cell)?;
+        let size = header.element.size().unwrap_or(0);
+        let mut bytes = if header.fortran_order {
+            c_order(data, size, &header.shape)
+        } else {
+            data.to_vec()
+        };
+        if let Element::Number { dtype, swapped } = header.element {
+            if swapped {
+                // The parts of a complex number keep their places.
+                let part = match dtype {
+                    DType::Complex64 | DType::Complex128 => size / 2,
+                    _ => size,
+                };
+                bytes.chunks_exact_mut(part).for_each(<[u8]>::reverse);
+            }
+            return Ok(Value::Tensor(crate::codec::tensor(dtype, header.shape.clone(), bytes)?));
+        }
+        let count: usize = header.shape.iter().product();
+        if size == 0 && count > MAX_EMPTY {
+            return Err(Error::corrupt(format!(
+                "an npy array of {count} elements without a byte: expected at most {MAX_EMPTY}"
+            )));
+        }
+        let item = |i: usize| text_or_time(&bytes[i * size..(i + 1) * size], header.element);
+        let items = (0..count).map(item).collect::<Result<Vec<_>>>()?;
+        Ok(Value::nested(items, &header.shape))
+    }
+
+    /// The array where it lies in the cell as it does in a tensor: without a copy.
+    pub(in crate::codec) fn dense<'a>(&'a mut self, cell: &'a [u8]) -> Result<Option<Dense<'a>>> {
+        let (header, data) = self.parts(cell)?;
+        Ok(match header.element {
+            Element::Number { dtype, swapped: false } if !header.fortran_order => Some(Dense {
+                dtype,
+                shape: &header.shape,
+                data,
+            }),
+            _ => None,
+        })
+    }
+
+    /// The header, and the bytes of the elements.
+    fn parts<'a>(&'a mut self, cell: &'a [u8]) -> Result<(&'a Header, &'a [u8])> {
+        let known = matches!(&self.last, Some((bytes, _)) if cell.starts_with(bytes));
+        if !known {
+            let length = header_length(cell)?;
+            let header = parse(&cell[..length])?;
+            self.last = Some((cell[..length].to_vec(), header));
+        }
+        let Some((bytes, header)) = &self.last else {
+            return Err(Error::internal("an npy header that was not kept"));
+        };
+        let data = &cell[bytes.len()..];
+        let count = header
+            .shape
+            .iter()
+            .try_fold(1usize, |product, dim| product.checked_mul(*dim));
+        let size = count
+            .zip(header.element.size())
+            .and_then(|(count, size)| count.checked_mul(size));
+        let data = size.and_then(|size| data.get(..size)).ok_or_else(|| {
+            Error::corrupt(format!(
+                "an npy array of shape {:?} should have more bytes than the {} that are there",
+                header.shape,
+                data.len()
+            ))
+        })?;
+        Ok((header, data))
+    }
+}
+
+/// Bytes of magic, version, length and dict.
+fn header_length(cell: &[u8]) -> Result<usize> {
+    let cut = || Error::corrupt(format!("not an npy array: {} bytes without a header", cell.len()));
+    let Some([major, _, rest @ ..]) = cell.strip_prefix(MAGIC) else {
+        return Err(cut());
+    };
+    let (width, length) = match (major, rest) {
+        (1, [a, b, ..]) => (2, usize::from(u16::from_le_bytes([*a, *b]))),
+        (2 | 3, [a, b, c, d, ..]) => (4, u32::from_le_bytes([*a, *b, *c, *d]) as usize),
+        (1..=3, _) => return Err(cut()),
+        (version, _) => return Err(Error::unsupported(format!("npy version {version}: expected 1 to 3"))),
+    };
+    let end = MAGIC.len() + 2 + width + length;
+    if end > cell.len() {
+        return Err(Error::corrupt(format!(
+            "an npy header of {length} bytes in a cell of {}",
+            cell.len()
+        )));
+    }
+    Ok(end)
+}
+
+/// Parses the dict literal at the end of a header.
+fn parse(header: &[u8]) -> Result<Header> {
+    let start = if header[MAGIC.len()] == 1 {
+        MAGIC.len() + 4
+    } else {
+        MAGIC.len() + 6
+    };
+    let text = std::str::from_utf8(&header[start..]).map_err(|_| Error::corrupt("an npy header that is not text"))?;
+    let wrong = |why: &str| Error::corrupt(format!("an npy header with {why}: {}", text.trim_end()));
+    let value = |key: &str| {
+        let at = text
+            .find(&format!("'{key}'"))
+            .or_else(|| text.find(&format!("\"{key}\"")));
+        let behind = at.map(|at| text[at + key.len() + 2..].trim_start());
+        behind.and_then(|rest| rest.strip_prefix(':')).map(str::trim_start)
+    };
+    let descr = value("descr").ok_or_else(|| wrong("no descr"))?;
+    if descr.starts_with('[') {
+        return Err(Error::unsupported(format!(
+            "an npy array of structs: {}",
+            text.trim_end()
+        )));
+    }
+    let quote = descr
+        .chars()
+        .next()
+        .filter(|c| "'\"".contains(*c))
+        .ok_or_else(|| wrong("no descr"))?;
+    let descr = descr[1..].split(quote).next().unwrap_or_default();
+    let order = value("fortran_order").ok_or_else(|| wrong("no fortran_order"))?;
+    let fortran_order = match (order.starts_with("True"), order.starts_with("False")) {
+        (true, _) => true,
+        (_, true) => false,
+        _ => return Err(wrong("no fortran_order")),
+    };
+    let shape = value("shape")
+        .and_then(|rest| rest.strip_prefix('('))
+        .and_then(|rest| rest.split_once(')'));
+    let (dims, _) = shape.ok_or_else(|| wrong("no shape"))?;
+    let dims = dims.split(',').map(str::trim).filter(|dim| !dim.is_empty());
+    // Python 2 wrote long integers with an L.
+    let dims = dims
+        .map(|dim| dim.trim_end_matches('L').parse())
+        .collect::<std::result::Result<_, _>>();
+    Ok(Header {
+        element: Element::from_descr(descr)?,
+        fortran_order,
+        shape: dims.map_err(|_| wrong("no shape"))?,
+    })
+}
+
+/// The elements in C order, from Fortran order: the first index runs fastest there.
+fn c_order(data: &[u8], item: usize, shape: &[usize]) -> Vec<u8> {
+    let mut strides = Vec::with_capacity(shape.len());
+    let mut stride = item;
+    for dim in shape {
+        strides.push(stride);
+        // An array without elements may have dimensions whose product does not fit.
+        stride = stride.wrapping_mul(*dim);
+    }
+    let mut bytes = Vec::with_capacity(data.len());
+    let mut index = vec![0; shape.len()];
+    let count = data.len().checked_div(item).unwrap_or(0);
+    for _ in 0..count {
+        let at: usize = index.iter().zip(&strides).map(|(i, stride)| i * stride).sum();
+        bytes.extend_from_slice(&data[at..at + item]);
+        for axis in (0..shape.len()).rev() {
+            index[axis] += 1;
+            if index[axis] < shape[axis] {
+                break;
+            }
+            index[axis] = 0;
+        }
+    }
+    bytes
+}
+
+/// An element of `S` or `U` without its padding, which numpy does not tell from zeros at the end; or a time.
+fn text_or_time(bytes: &[u8], element: Element) -> Result<Value> {
+    match element {
+        Element::Number { .. } => Err(Error::internal("a number among text")),
+        Element::Bytes(_) => Ok(Value::Bytes(without_padding(bytes, 0).to_vec())),
+        Element::Text { swapped, .. } => {
+            let code = |bytes: &[u8; 4]| match swapped {
+                true => u32::from_be_bytes(*bytes),
+                false => u32::from_le_bytes(*bytes),
+            };
+            let codes: Vec<_> = bytes.as_chunks::<4>().0.iter().map(code).collect();
+            let text: Option<String> = without_padding(&codes, 0)
+                .iter()
+                .map(|code| char::from_u32(*code))
+                .collect();
+            let text = text.ok_or_else(|| Error::corrupt("an npy array of text with a number that is no character"))?;
+            Ok(Value::Str(text))
+        }
+        Element::Time { dtype, factor, swapped } => {
+            let bytes = bytes
+                .try_into()
+                .map_err(|_| Error::internal("a time of other than 8 bytes"))?;
+            let steps = match swapped {
+                true => i64::from_be_bytes(bytes),
+                false => i64::from_le_bytes(bytes),
+            };
+            // Not a time.
+            if steps == i64::MIN {
+                return Ok(Value::Null);
+            }
+            let too_far = || Error::unsupported(format!("a time of {steps} steps of {factor}: too far from 1970"));
+            let value = steps.checked_mul(factor).ok_or_else(too_far)?;
+            match dtype {
+                DType::Datetime { unit, utc } => Ok(Value::Datetime { value, unit, utc }),
+                _ => Ok(Value::Date(i32::try_from(value).map_err(|_| too_far())?)),
+            }
+        }
+    }
+}
+
+fn without_padding<T: PartialEq>(units: &[T], zero: T) -> &[T] {
+    let end = units.iter().rposition(|unit| *unit != zero);
+    &units[..end.map_or(0, |last| last + 1)]
+}
