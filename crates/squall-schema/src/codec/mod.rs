@@ -14,6 +14,7 @@ mod encode;
 
 pub use decode::decode_column;
 pub use encode::{encode_column, encode_value};
+pub(crate) use npy::scalar as npy_scalar;
 
 use std::fmt;
 use std::str::FromStr;

@@ -11,8 +11,10 @@ use std::collections::HashMap;
 
 use crate::{Error, Result};
 
-/// Most operations, and most values, of one pickle.
+/// Most operations, and most values, of a short pickle.
 const LIMIT: usize = 400_000;
+/// A long one may have one for so many of its bytes: an index of a million values is long, and honest.
+const BYTES_PER_VALUE: usize = 4;
 
 /// The place of a value in [`Pickle`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -81,6 +83,7 @@ impl Pickle {
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
+            limit: LIMIT.max(bytes.len() / BYTES_PER_VALUE),
         };
         let root = machine.run().map_err(|why| {
             Error::corrupt(format!("not a pickle that can be read: {why}")).at("byte", machine.position)
@@ -110,19 +113,20 @@ struct Machine<'a> {
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
+    limit: usize,
 }
 
 type Step<T> = std::result::Result<T, &'static str>;
 
 impl<'a> Machine<'a> {
     fn run(&mut self) -> Step<Id> {
-        for _ in 0..LIMIT {
+        for _ in 0..self.limit {
             let opcode = self.byte()?;
             if opcode == b'.' {
                 return self.pop();
             }
             self.step(opcode)?;
-            if self.stack.len() > LIMIT || self.memo.len() > LIMIT || self.marks.len() > LIMIT {
+            if self.stack.len().max(self.memo.len()).max(self.marks.len()) > self.limit {
                 return Err("too many values");
             }
         }
@@ -161,14 +165,14 @@ impl<'a> Machine<'a> {
                 let node = match self.line()? {
                     b"00" => Node::Bool(false),
                     b"01" => Node::Bool(true),
-                    text => Node::Int(number(text)?),
+                    text => integer(text)?,
                 };
                 self.push(node)?;
             }
             b'L' => {
                 let text = self.line()?;
                 let text = text.strip_suffix(b"L").unwrap_or(text);
-                self.push(Node::Int(number(text)?))?;
+                self.push(integer(text)?)?;
             }
             // BININT, BININT1, BININT2, LONG1, LONG4
             b'J' => {
@@ -380,7 +384,7 @@ impl<'a> Machine<'a> {
     }
 
     fn push(&mut self, node: Node) -> Step<()> {
-        if self.nodes.len() >= LIMIT {
+        if self.nodes.len() >= self.limit {
             return Err("too many values");
         }
         self.stack.push(Id(self.nodes.len() as u32));
@@ -463,6 +467,14 @@ fn pairs(items: &[Id]) -> Step<Vec<(Id, Id)>> {
 fn number<T: std::str::FromStr>(text: &[u8]) -> Step<T> {
     let text = std::str::from_utf8(text).map_err(|_| "a number that is not text")?;
     text.parse().map_err(|_| "a number that is none, or too large")
+}
+
+/// An int in text. One of more than 128 bits is refused.
+fn integer(text: &[u8]) -> Step<Node> {
+    match number(text) {
+        Ok(int) => Ok(Node::Int(int)),
+        Err(_) => Ok(Node::Long(number::<i128>(text)?.to_le_bytes().to_vec())),
+    }
 }
 
 /// A byte string of Python 2 is text more often than not.

@@ -3,7 +3,8 @@
 //! The object is the same in all of them; what differs is how the pickle puts it together: `_restore` of pyspark's patched
 //! named tuples, `copy_reg._reconstructor` of Python 2, or the class itself. See the variants in the tests.
 
-use super::pickle::{Id, Node, Object, Pickle};
+use super::object::Objects;
+use super::pickle::{Id, Node, Pickle};
 use crate::codec::{Codec, JPEG_QUALITY};
 use crate::{DType, Error, Field, Result, Shape};
 
@@ -78,52 +79,45 @@ impl Unischema {
     /// Reads the pickled object.
     pub fn from_pickle(bytes: &[u8]) -> Result<Self> {
         let pickle = Pickle::parse(bytes)?;
-        let reader = Reader(&pickle);
+        let reader = Reader(Objects(&pickle));
         reader
             .unischema()
             .ok_or_else(|| Error::corrupt("the pickle is not a Unischema of Petastorm"))
     }
 }
 
-/// An object without the ways of making it: class, what its constructor or its named tuple was given, its attributes.
-struct Made<'a> {
-    class: &'a str,
-    module: &'a str,
-    arguments: &'a [Id],
-    state: Option<Id>,
-    pairs: &'a [(Id, Id)],
-}
-
-struct Reader<'a>(&'a Pickle);
+/// Finds the Unischema among the objects of a pickle.
+struct Reader<'a>(Objects<'a>);
 
 impl<'a> Reader<'a> {
     fn unischema(&self) -> Option<Unischema> {
-        let made = self.made(self.0.root())?;
+        let made = self.0.made(self.0.root())?;
         if made.class != "Unischema" {
             return None;
         }
         let (name, fields) = match made.state {
             Some(state) => {
-                let fields = self.made(self.attribute(state, "_fields")?)?;
+                let fields = self.0.made(self.0.attribute(state, "_fields")?)?;
                 // An OrderedDict is given its pairs as a list of lists by Python 2, and one by one later.
                 let fields = match fields.arguments {
                     [pairs] => self
+                        .0
                         .sequence(*pairs)?
                         .iter()
-                        .map(|pair| Some(*self.sequence(*pair)?.get(1)?))
+                        .map(|pair| Some(*self.0.sequence(*pair)?.get(1)?))
                         .collect::<Option<_>>()?,
                     _ => fields.pairs.iter().map(|(_, field)| *field).collect::<Vec<_>>(),
                 };
-                (self.attribute(state, "_name")?, fields)
+                (self.0.attribute(state, "_name")?, fields)
             }
             // Squall writes a call of the constructor.
             None => match made.arguments {
-                [name, fields] => (*name, self.sequence(*fields)?.to_vec()),
+                [name, fields] => (*name, self.0.sequence(*fields)?.to_vec()),
                 _ => return None,
             },
         };
         Some(Unischema {
-            name: self.text(name)?.to_owned(),
+            name: self.0.text(name)?.to_owned(),
             fields: fields
                 .into_iter()
                 .map(|field| self.field(field))
@@ -132,10 +126,10 @@ impl<'a> Reader<'a> {
     }
 
     fn field(&self, id: Id) -> Option<UnischemaField> {
-        let made = self.made(id)?;
+        let made = self.0.made(id)?;
         let values = match (made.class, made.arguments) {
             // pyspark's patch: name of the class, names of the values, the values.
-            ("_restore", [_, _, values]) => self.sequence(*values)?,
+            ("_restore", [_, _, values]) => self.0.sequence(*values)?,
             ("UnischemaField", values) => values,
             _ => return None,
         };
@@ -149,11 +143,12 @@ impl<'a> Reader<'a> {
         };
         // A dimension of 0 matches any in Petastorm.
         let dims = self
+            .0
             .sequence(*shape)?
             .iter()
             .map(|id| Some(dim(id)?.filter(|dim| *dim > 0)));
         Some(UnischemaField {
-            name: self.text(*name)?.to_owned(),
+            name: self.0.text(*name)?.to_owned(),
             dtype: self.dtype(*dtype)?,
             shape: Shape(dims.collect::<Option<_>>()?),
             codec: rest.first().and_then(|codec| self.codec(*codec)),
@@ -162,10 +157,10 @@ impl<'a> Reader<'a> {
     }
 
     fn dtype(&self, id: Id) -> Option<NumpyType> {
-        let made = self.made(id)?;
+        let made = self.0.made(id)?;
         let name = match (made.module, made.class, made.arguments) {
             // numpy.dtype('i4', …)
-            (_, "dtype", [name, ..]) => self.text(*name)?,
+            (_, "dtype", [name, ..]) => self.0.text(*name)?,
             (_, name, _) => name,
         };
         let plain = name.parse().ok().map(NumpyType::Plain);
@@ -186,7 +181,7 @@ impl<'a> Reader<'a> {
 
     /// The codec of a binary cell; `None` for scalars, which Parquet stores itself.
     fn codec(&self, id: Id) -> Option<Codec> {
-        let made = self.made(id)?;
+        let made = self.0.made(id)?;
         Some(match made.class {
             "ScalarCodec" => return None,
             "NdarrayCodec" => Codec::Ndarray,
@@ -194,7 +189,10 @@ impl<'a> Reader<'a> {
             "CompressedImageCodec" => {
                 // Attributes of the object, or arguments of the constructor.
                 let (format, quality) = match made.state {
-                    Some(state) => (self.attribute(state, "_image_codec"), self.attribute(state, "_quality")),
+                    Some(state) => (
+                        self.0.attribute(state, "_image_codec"),
+                        self.0.attribute(state, "_quality"),
+                    ),
                     None => (made.arguments.first().copied(), made.arguments.get(1).copied()),
                 };
                 let quality = match quality.map(|quality| self.0.node(quality)) {
@@ -202,7 +200,7 @@ impl<'a> Reader<'a> {
                     _ => JPEG_QUALITY,
                 };
                 match format
-                    .and_then(|format| self.text(format))
+                    .and_then(|format| self.0.text(format))
                     .map(|format| format.trim_start_matches('.'))
                 {
                     Some("png") => Codec::Png,
@@ -212,71 +210,6 @@ impl<'a> Reader<'a> {
             }
             _ => Codec::Unknown(format!("{}.{}", made.module, made.class)),
         })
-    }
-
-    /// A class, or an object of it.
-    fn made(&self, id: Id) -> Option<Made<'a>> {
-        let (class, object): (Id, Option<&'a Object>) = match self.0.node(id) {
-            Node::Global(..) => (id, None),
-            Node::Object(object) => (object.class, Some(object)),
-            _ => return None,
-        };
-        let Node::Global(module, name) = self.0.node(class) else {
-            return None;
-        };
-        let arguments = match object {
-            Some(object) => self.sequence(object.arguments)?,
-            None => &[],
-        };
-        let (state, pairs) = object.map_or((None, &[][..]), |object| (object.state, &object.pairs[..]));
-        // Python 2: class, base class, and what the base class was given.
-        if let ("copy_reg" | "copyreg", "_reconstructor", [class, _, base]) =
-            (module.as_str(), name.as_str(), arguments)
-        {
-            let Node::Global(module, name) = self.0.node(*class) else {
-                return None;
-            };
-            let arguments = match self.0.node(*base) {
-                Node::None => &[],
-                _ => self.sequence(*base)?,
-            };
-            return Some(Made {
-                class: name,
-                module,
-                arguments,
-                state,
-                pairs,
-            });
-        }
-        Some(Made {
-            class: name,
-            module,
-            arguments,
-            state,
-            pairs,
-        })
-    }
-
-    fn attribute(&self, state: Id, name: &str) -> Option<Id> {
-        let Node::Dict(pairs) = self.0.node(state) else {
-            return None;
-        };
-        let found = pairs.iter().find(|(key, _)| self.text(*key) == Some(name));
-        found.map(|(_, value)| *value)
-    }
-
-    fn sequence(&self, id: Id) -> Option<&'a [Id]> {
-        match self.0.node(id) {
-            Node::List(items) | Node::Tuple(items) => Some(items),
-            _ => None,
-        }
-    }
-
-    fn text(&self, id: Id) -> Option<&'a str> {
-        match self.0.node(id) {
-            Node::Str(text) => Some(text),
-            _ => None,
-        }
     }
 }
 

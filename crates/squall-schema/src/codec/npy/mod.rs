@@ -7,6 +7,7 @@ mod read;
 mod write;
 
 pub(super) use read::Reader;
+pub(crate) use read::scalar;
 pub(super) use write::write;
 
 use crate::{DType, Error, Result, TimeUnit};

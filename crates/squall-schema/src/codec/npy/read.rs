@@ -4,7 +4,8 @@
 //! one, and a cell that begins with the same bytes is not parsed again.
 
 use super::{Element, MAGIC};
-use crate::{DType, Error, Result, Value};
+use crate::columns::{elements_from_bytes, value_at};
+use crate::{DType, Error, Field, Result, Value};
 
 /// Most elements of no width, of which an array of no bytes can claim any number.
 const MAX_EMPTY: usize = 1 << 16;
@@ -103,6 +104,22 @@ impl Reader {
         })?;
         Ok((header, data))
     }
+}
+
+/// One element by itself, such as numpy pickles it.
+pub(crate) fn scalar(descr: &str, bytes: &[u8]) -> Result<Value> {
+    let element = Element::from_descr(descr)?;
+    if element.size() != Some(bytes.len()) {
+        return Err(Error::corrupt(format!("{} bytes of dtype {descr:?}", bytes.len())));
+    }
+    let Element::Number { dtype, swapped } = element else {
+        return text_or_time(bytes, element);
+    };
+    let mut bytes = bytes.to_vec();
+    if swapped {
+        bytes.reverse();
+    }
+    value_at(&elements_from_bytes(dtype, bytes)?, &Field::scalar("", dtype), 0)
 }
 
 /// Bytes of magic, version, length and dict.
