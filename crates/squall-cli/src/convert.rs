@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use squall::Error;
-use squall::convert::{Compression, Converter, convert_directory};
+use squall::convert::{Compression, Converter, Petastorm, convert_directory};
 
 use crate::{Failure, Format};
 
@@ -32,6 +32,15 @@ pub(crate) struct Convert {
     /// How pages are compressed
     #[arg(long, value_enum, default_value = "zstd")]
     compression: Codec,
+    /// Write what Petastorm's make_reader opens: arrays as npy cells, a Unischema of this name, the row-group map
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "Schema")]
+    petastorm: Option<String>,
+    /// With --petastorm: index the row groups by the values of a column (SingleFieldIndexer)
+    #[arg(long, value_name = "[NAME=]COLUMN", requires = "petastorm")]
+    row_group_index: Vec<String>,
+    /// With --petastorm: index the row groups in which a column is not always null (FieldNotNullIndexer)
+    #[arg(long, value_name = "[NAME=]COLUMN", requires = "petastorm")]
+    not_null_index: Vec<String>,
     /// How the result is printed
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -54,9 +63,25 @@ impl Convert {
             Codec::Lz4 => Compression::Lz4,
             Codec::None => Compression::None,
         };
-        let converter = Converter::new(&self.destination)
+        let mut converter = Converter::new(&self.destination)
             .row_group_bytes(self.row_group_mib << 20)
             .compression(compression);
+        if let Some(name) = &self.petastorm {
+            let named = |index: &str| {
+                let (name, column) = index.split_once('=').unwrap_or((index, index));
+                (name.to_owned(), column.to_owned())
+            };
+            let mut petastorm = Petastorm::new(name);
+            for index in &self.row_group_index {
+                let (name, column) = named(index);
+                petastorm = petastorm.index(name, column);
+            }
+            for index in &self.not_null_index {
+                let (name, column) = named(index);
+                petastorm = petastorm.not_null_index(name, column);
+            }
+            converter = converter.petastorm(petastorm);
+        }
         let runtime = tokio::runtime::Runtime::new();
         let runtime =
             runtime.map_err(|error| Error::internal("cannot start the threads of the engine").with_source(error))?;

@@ -135,8 +135,14 @@ impl Staging {
     }
 
     /// Writes the metadata and makes the dataset visible.
-    pub(crate) async fn commit(&mut self, target: &Target, dataset: &DatasetMetadata) -> Result<()> {
-        create(&self.store, metadata::FILE, metadata_file(target, dataset)?).await?;
+    pub(crate) async fn commit(
+        &mut self,
+        target: &Target,
+        dataset: &DatasetMetadata,
+        petastorm: Vec<(&str, String)>,
+    ) -> Result<()> {
+        let file = metadata_file(target, dataset, petastorm)?;
+        create(&self.store, metadata::FILE, file).await?;
         match &mut self.place {
             Place::Beside {
                 staged, destination, ..
@@ -213,10 +219,12 @@ async fn create(store: &Store, name: &str, bytes: Vec<u8>) -> Result<()> {
 }
 
 /// A Parquet file without rows, with the description of the dataset in its footer.
-fn metadata_file(target: &Target, dataset: &DatasetMetadata) -> Result<Vec<u8>> {
-    let pair = KeyValue::new(metadata::KEY.to_owned(), dataset.to_json()?);
+fn metadata_file(target: &Target, dataset: &DatasetMetadata, petastorm: Vec<(&str, String)>) -> Result<Vec<u8>> {
+    let own = (metadata::KEY, dataset.to_json()?);
+    let pairs = petastorm.into_iter().chain([own]);
+    let pairs = pairs.map(|(key, value)| KeyValue::new(key.to_owned(), value));
     let properties = WriterProperties::builder()
-        .set_key_value_metadata(Some(vec![pair]))
+        .set_key_value_metadata(Some(pairs.collect()))
         .build();
     let mut bytes = Vec::new();
     let writer = ArrowWriter::try_new(&mut bytes, target.columns.clone(), Some(properties));

@@ -1,13 +1,10 @@
 //! Runs a query and writes its rows as a dataset.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::TaskContext;
-use datafusion::execution::context::{SQLOptions, SessionConfig, SessionContext};
-use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::StreamExt;
 use squall_dataset::DatasetUrl;
@@ -17,17 +14,16 @@ use tokio::task::JoinSet;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::commit::Staging;
-use crate::conform::{Evidence, Target};
+use crate::conform::Target;
 use crate::error::query_error;
-use crate::source::SourceTable;
+use crate::evidence::Evidence;
+use crate::petastorm::Petastorm;
 use crate::write::{Layout, Written, write_partition};
 
 /// Bytes of a row group when nothing else is said: enough for sequential reads, small beside memory.
 const DEFAULT_ROW_GROUP_BYTES: u64 = 32 << 20;
 /// Bytes of a file when nothing else is said.
 const DEFAULT_FILE_BYTES: u64 = 512 << 20;
-/// Partitions of a plan, the same on every machine: they decide which row lands in which file.
-const PARTITIONS: usize = 8;
 
 /// How pages are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,6 +69,7 @@ impl Converter {
                 row_group_bytes: DEFAULT_ROW_GROUP_BYTES,
                 file_bytes: DEFAULT_FILE_BYTES,
                 compression: Compression::default(),
+                petastorm: None,
             },
         }
     }
@@ -95,6 +92,22 @@ impl Converter {
         self
     }
 
+    /// Writes the dataset such that Petastorm's readers open it.
+    pub fn petastorm(mut self, petastorm: Petastorm) -> Self {
+        self.layout.petastorm = Some(petastorm);
+        self
+    }
+
+    /// Where it writes to.
+    pub(crate) fn destination(&self) -> &str {
+        &self.destination
+    }
+
+    /// How it lays out rows.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// Runs the plan of `rows` and writes what it gives, its partitions side by side.
     ///
     /// The dataset is visible only when it is complete; after an error nothing is at the destination.
@@ -108,13 +121,29 @@ impl Converter {
     }
 
     /// Converts rows whose columns of these fields' names are stored as the fields are, and mean what the fields say.
-    async fn convert_declared(self, rows: DataFrame, declared: &[Field]) -> Result<Converted> {
+    pub(crate) async fn convert_declared(self, rows: DataFrame, declared: &[Field]) -> Result<Converted> {
         let url = DatasetUrl::parse(&self.destination)?;
         let context = Arc::new(rows.task_ctx());
         let plan = rows.create_physical_plan().await.map_err(query_error)?;
-        let target = Target::of_query(&plan.schema(), declared)?;
-        let mut staging = Staging::begin(&url).await?;
-        match self.write(plan, context, &target, &mut staging).await {
+        let target = Target::of_query(&plan.schema(), declared, self.layout.petastorm.as_ref())?;
+        let staging = Staging::begin(&url).await?;
+        let written = self.write(plan, context, &target, &staging).await;
+        self.finish(url, &target, staging, written).await
+    }
+
+    /// Makes visible what was written, or takes it away.
+    pub(crate) async fn finish(
+        &self,
+        url: DatasetUrl,
+        target: &Target,
+        mut staging: Staging,
+        written: Result<(Vec<Written>, Evidence)>,
+    ) -> Result<Converted> {
+        let committed = match written {
+            Ok((files, evidence)) => self.commit(target, &mut staging, files, &evidence).await,
+            Err(error) => Err(error),
+        };
+        match committed {
             Ok(metadata) => Ok(Converted { url, metadata }),
             Err(error) => {
                 staging.abort().await;
@@ -123,13 +152,35 @@ impl Converter {
         }
     }
 
+    async fn commit(
+        &self,
+        target: &Target,
+        staging: &mut Staging,
+        mut written: Vec<Written>,
+        evidence: &Evidence,
+    ) -> Result<DatasetMetadata> {
+        if written.is_empty() {
+            return Err(Error::invalid("there is no row: nothing is written"));
+        }
+        written.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
+        let schema = target.declare(evidence.shapes(&target.schema)?)?;
+        let files: Vec<_> = written.iter().map(|file| (&file.entry, &file.keys[..])).collect();
+        let petastorm = match &self.layout.petastorm {
+            Some(petastorm) => petastorm.key_values(&schema, &files)?,
+            None => Vec::new(),
+        };
+        let metadata = describe(schema, &written)?;
+        staging.commit(target, &metadata, petastorm).await?;
+        Ok(metadata)
+    }
+
     async fn write(
         &self,
         plan: Arc<dyn ExecutionPlan>,
         context: Arc<TaskContext>,
         target: &Target,
-        staging: &mut Staging,
-    ) -> Result<DatasetMetadata> {
+        staging: &Staging,
+    ) -> Result<(Vec<Written>, Evidence)> {
         let mut tasks = JoinSet::new();
         let stop = Arc::new(AtomicBool::new(false));
         for partition in 0..plan.output_partitioning().partition_count() {
@@ -138,6 +189,7 @@ impl Converter {
             let stop = stop.clone();
             tasks.spawn(async move {
                 let rows = plan.execute(partition, context).map_err(query_error)?;
+                let rows = rows.map(|rows| rows.map_err(query_error));
                 let rows = rows.take_while(|_| std::future::ready(!stop.load(Ordering::Relaxed)));
                 write_partition(rows, partition, &target, &layout, &store).await
             });
@@ -160,25 +212,19 @@ impl Converter {
                 stop.store(true, Ordering::Relaxed);
             }
         }
-        written.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
-        if let Some(error) = failure {
-            return Err(error);
+        match failure {
+            Some(error) => Err(error),
+            None => Ok((written, evidence)),
         }
-        if written.is_empty() {
-            return Err(Error::invalid("the query gave no row: nothing is written"));
-        }
-        let metadata = describe(target.declare(evidence.shapes(&target.schema)?)?, written)?;
-        staging.commit(target, &metadata).await?;
-        Ok(metadata)
     }
 }
 
-fn describe(schema: Schema, written: Vec<Written>) -> Result<DatasetMetadata> {
+fn describe(schema: Schema, written: &[Written]) -> Result<DatasetMetadata> {
     let mut digest = Xxh3::new();
     let fields =
         serde_json::to_vec(&schema).map_err(|error| Error::internal("a schema is not JSON").with_source(error))?;
     digest.update(&fields);
-    for file in &written {
+    for file in written {
         digest.update(file.entry.path.as_bytes());
         digest.update(&file.entry.size.to_le_bytes());
         digest.update(&file.digest.to_le_bytes());
@@ -188,7 +234,7 @@ fn describe(schema: Schema, written: Vec<Written>) -> Result<DatasetMetadata> {
         fingerprint: format!("{:032x}", digest.digest128()),
         schema,
         partition_by: Vec::new(),
-        files: written.into_iter().map(|file| file.entry).collect(),
+        files: written.iter().map(|file| file.entry.clone()).collect(),
     })
 }
 
@@ -232,71 +278,5 @@ impl Converted {
     /// A digest of schema and bytes.
     pub fn fingerprint(&self) -> &str {
         &self.metadata.fingerprint
-    }
-}
-
-/// A DataFusion session whose plans do not depend on the machine: the same query over the same files writes the same
-/// rows to the same files, as far as it does not shuffle them between partitions itself.
-pub fn session() -> SessionContext {
-    let mut config = SessionConfig::new()
-        .with_target_partitions(PARTITIONS)
-        .with_round_robin_repartition(false);
-    let parquet = &mut config.options_mut().execution.parquet;
-    // Views pay off where strings are compared; here they are copied to files.
-    parquet.schema_force_view_types = false;
-    config.options_mut().sql_parser.enable_ident_normalization = false;
-    SessionContext::new_with_config(config)
-}
-
-/// Converts the directory, or the file, at `source`: all of it, or what `sql` selects from the table `source`.
-///
-/// # Cancel safety
-///
-/// As [`Converter::convert`].
-pub async fn convert_directory(source: &str, converter: Converter, sql: Option<&str>) -> Result<Converted> {
-    let url = DatasetUrl::parse(source)?;
-    let destination = DatasetUrl::parse(&converter.destination)?;
-    if let (Some(from), Some(to)) = (url.to_file_path(), destination.to_file_path())
-        && resolve(&to).starts_with(resolve(&from))
-    {
-        return Err(Error::invalid("the destination lies inside the source").at("URL", &destination));
-    }
-    let table = SourceTable::open(&url).await?;
-    let session = session();
-    let fields = table.dataset().schema().fields().to_vec();
-    session.register_table("source", Arc::new(table)).map_err(query_error)?;
-    // A query and nothing else: COPY and CREATE EXTERNAL TABLE would touch files that nobody named.
-    let query = SQLOptions::new()
-        .with_allow_ddl(false)
-        .with_allow_dml(false)
-        .with_allow_statements(false);
-    let rows = session
-        .sql_with_options(sql.unwrap_or("SELECT * FROM source"), query)
-        .await;
-    let rows = rows.map_err(query_error)?;
-    if let LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_) = rows.logical_plan() {
-        return Err(Error::invalid(
-            "expected a query that gives rows to convert, found one that explains or describes",
-        ));
-    }
-    // A column that the query passes on keeps the name of its table, and is what the source says it is: cells keep their
-    // codec, and numbers the dtype that Parquet has no type for. What the query computes is what the engine says.
-    let passed_on = |field: &Field| {
-        let mut columns = rows.schema().iter();
-        let own = columns.find(|(_, column)| *column.name() == field.name);
-        own.is_some_and(|(table, _)| table.is_some_and(|table| table.table() == "source"))
-    };
-    let declared: Vec<_> = fields.into_iter().filter(|field| passed_on(field)).collect();
-    converter.convert_declared(rows, &declared).await
-}
-
-/// The path without links and dots, as far as it exists.
-fn resolve(path: &Path) -> PathBuf {
-    let there = path
-        .ancestors()
-        .find_map(|ancestor| Some((ancestor, ancestor.canonicalize().ok()?)));
-    match there {
-        Some((ancestor, resolved)) => resolved.join(path.strip_prefix(ancestor).unwrap_or(Path::new(""))),
-        None => path.to_owned(),
     }
 }

@@ -10,11 +10,17 @@ mod error;
 mod source;
 
 mod conform;
+mod evidence;
+mod petastorm;
 mod write;
 
 mod commit;
 
 mod converter;
+mod directory;
+mod materialize;
 
-pub use converter::{Compression, Converted, Converter, convert_directory, session};
+pub use converter::{Compression, Converted, Converter};
+pub use directory::{convert_directory, session};
+pub use petastorm::Petastorm;
 pub use source::SourceTable;

@@ -14,14 +14,18 @@ use parquet::arrow::async_writer::AsyncFileWriter;
 use parquet::basic::{Compression as Codec, ZstdLevel};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
 use squall_dataset::{Store, storage_error};
+use squall_schema::codec::Codec as Cell;
 use squall_schema::metadata::{FileEntry, RowGroupEntry};
 use squall_schema::{Error, Result};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::conform::{Evidence, Target};
+use crate::conform::Target;
 use crate::converter::Compression;
-use crate::error::{query_error, write_error};
+use crate::error::write_error;
+use crate::evidence::Evidence;
+use crate::petastorm::{Petastorm, RowGroupKeys};
 
 /// Rows that are encoded between two looks at the size of the row group.
 const ENCODE_ROWS: usize = 1024;
@@ -32,10 +36,12 @@ pub(crate) struct Layout {
     pub(crate) row_group_bytes: u64,
     pub(crate) file_bytes: u64,
     pub(crate) compression: Compression,
+    /// Whether Petastorm must read it.
+    pub(crate) petastorm: Option<Petastorm>,
 }
 
 impl Layout {
-    fn properties(&self) -> WriterProperties {
+    fn properties(&self, target: &Target) -> WriterProperties {
         let codec = match self.compression {
             Compression::Zstd => Codec::ZSTD(ZstdLevel::default()),
             Compression::Snappy => Codec::SNAPPY,
@@ -43,17 +49,26 @@ impl Layout {
             Compression::None => Codec::UNCOMPRESSED,
         };
         // Row groups are closed by bytes, below. The page index is written by default.
-        WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
             .set_compression(codec)
-            .set_max_row_group_row_count(None)
-            .build()
+            .set_max_row_group_row_count(None);
+        for field in target.cells() {
+            // No two cells are the same. What is compressed already only costs time to compress again.
+            let path = ColumnPath::from(field.name.as_str());
+            properties = properties.set_column_dictionary_enabled(path.clone(), false);
+            if !matches!(field.codec, Some(Cell::Ndarray)) {
+                properties = properties.set_column_compression(path, Codec::UNCOMPRESSED);
+            }
+        }
+        properties.build()
     }
 }
 
-/// A file that was written, and a digest of its bytes.
+/// A file that was written, a digest of its bytes, and what its row groups hold for the indexes.
 pub(crate) struct Written {
     pub(crate) entry: FileEntry,
     pub(crate) digest: u64,
+    pub(crate) keys: Vec<RowGroupKeys>,
 }
 
 /// Writes one partition of a query's result to files `part-<partition>-<n>.parquet`. An empty one has none.
@@ -69,13 +84,13 @@ pub(crate) async fn write_partition<S>(
     store: &Store,
 ) -> Result<(Vec<Written>, Evidence)>
 where
-    S: Stream<Item = datafusion::error::Result<RecordBatch>> + Unpin,
+    S: Stream<Item = Result<RecordBatch>> + Unpin,
 {
     let mut evidence = Evidence::new(&target.schema);
     let mut written = Vec::new();
     let mut open: Option<OpenFile> = None;
     while let Some(batch) = rows.next().await {
-        let batch = target.conform(&batch.map_err(query_error)?)?;
+        let batch = target.conform(&batch?)?;
         evidence.see(&batch);
         for start in (0..batch.num_rows()).step_by(ENCODE_ROWS) {
             let slice = batch.slice(start, ENCODE_ROWS.min(batch.num_rows() - start));
@@ -83,7 +98,7 @@ where
                 Some(file) => file,
                 None => open.insert(OpenFile::create(partition, written.len(), target, layout, store)?),
             };
-            file.write(&slice, layout).await?;
+            file.write(&slice, target, layout).await?;
             if file.is_full(layout)
                 && let Some(file) = open.take()
             {
@@ -100,6 +115,9 @@ where
 struct OpenFile {
     path: Path,
     writer: AsyncArrowWriter<HashingWriter>,
+    /// Those of the row groups that are closed, and of the one that is open.
+    keys: Vec<RowGroupKeys>,
+    open_keys: RowGroupKeys,
     digest: Arc<Mutex<Xxh3>>,
 }
 
@@ -111,19 +129,26 @@ impl OpenFile {
             inner: BufWriter::new(store.objects().clone(), path.clone()),
             digest: digest.clone(),
         };
-        let writer = AsyncArrowWriter::try_new(writer, target.columns.clone(), Some(layout.properties()));
+        let writer = AsyncArrowWriter::try_new(writer, target.columns.clone(), Some(layout.properties(target)));
         Ok(Self {
             writer: writer.map_err(|error| write_error(error).at("file", &path))?,
             path,
+            keys: Vec::new(),
+            open_keys: RowGroupKeys::default(),
             digest,
         })
     }
 
-    async fn write(&mut self, batch: &RecordBatch, layout: &Layout) -> Result<()> {
+    /// Writes rows that conform to the target.
+    async fn write(&mut self, rows: &RecordBatch, target: &Target, layout: &Layout) -> Result<()> {
         let at = |error| write_error(error).at("file", &self.path);
-        self.writer.write(batch).await.map_err(at)?;
+        if let Some(petastorm) = &layout.petastorm {
+            petastorm.see(target, rows, &mut self.open_keys)?;
+        }
+        self.writer.write(&target.store(rows)?).await.map_err(at)?;
         if self.writer.in_progress_size() as u64 >= layout.row_group_bytes {
             self.writer.flush().await.map_err(at)?;
+            self.keys.push(std::mem::take(&mut self.open_keys));
         }
         Ok(())
     }
@@ -144,6 +169,8 @@ impl OpenFile {
             .await
             .map_err(|error| storage_error(error).at("file", &self.path))?
             .size;
+        self.keys.push(self.open_keys);
+        self.keys.truncate(metadata.num_row_groups());
         let digest = self.digest.lock().unwrap_or_else(PoisonError::into_inner).digest();
         Ok(Written {
             entry: FileEntry {
@@ -153,6 +180,7 @@ impl OpenFile {
                 row_groups: row_groups(&metadata)?,
             },
             digest,
+            keys: self.keys,
         })
     }
 }

@@ -61,13 +61,15 @@ pub use squall_reader::{
     Shuffle, TransformSpec, make_batch_reader, make_reader,
 };
 
+/// How values are encoded in binary cells.
+pub use squall_schema::codec;
 /// The columns of a batch and the values in them, for those who work on Arrow arrays.
 pub use squall_schema::columns;
 
 /// The converter: a DataFusion `DataFrame`, or a directory of Parquet files, to a dataset.
 #[cfg(feature = "convert")]
 pub mod convert {
-    pub use squall_converter::{Compression, Converted, Converter, SourceTable, convert_directory, session};
+    pub use squall_converter::{Compression, Converted, Converter, Petastorm, SourceTable, convert_directory, session};
 }
 
 /// Batches as libtorch tensors on a device.
