@@ -15,7 +15,7 @@ use squall_schema::{Error, Field, Result, Schema, Value};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::footer::{self, Footer};
-use crate::{DatasetUrl, Store, listing, partition, spark, storage_error};
+use crate::{DatasetUrl, Store, listing, partition, peek, spark, storage_error};
 
 /// Footers that are loaded at the same time.
 const FOOTER_REQUESTS: usize = 16;
@@ -178,6 +178,7 @@ impl Dataset {
         if let Some(unischema) = &unischema {
             (fields, unsupported) =
                 declared_fields(unischema, &fields).map_err(|error| error.at("URL", store.url()))?;
+            peek::resolve_times(&store, &listed, &footers, &mut fields).await?;
             for own in &mut partition_fields {
                 if let Some(field) = fields.iter().find(|field| field.name == own.name) {
                     *own = field.clone();

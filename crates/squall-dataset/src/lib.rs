@@ -13,6 +13,7 @@ pub mod listing;
 pub mod partition;
 
 pub mod footer;
+mod peek;
 mod spark;
 
 mod dataset;

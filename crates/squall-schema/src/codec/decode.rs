@@ -109,6 +109,15 @@ fn in_unit(value: Value, dtype: DType) -> Result<Value> {
     })
 }
 
+/// The dtype of the elements of an npy or npz cell.
+pub fn cell_dtype(cell: &[u8], codec: &Codec) -> Result<DType> {
+    match codec {
+        Codec::Ndarray => npy::dtype(cell),
+        Codec::CompressedNdarray => npy::dtype(&npz::array(cell)?),
+        other => Err(Error::internal(format!("a cell of {other} is no array of numpy's"))),
+    }
+}
+
 /// The canonical column of a field from its stored one. An error names the row, counted in the column.
 pub fn decode_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
     let stored = || Error::internal(format!("{} is not what {field} is stored as", column.data_type()));

@@ -12,7 +12,7 @@ mod spark;
 mod decode;
 mod encode;
 
-pub use decode::decode_column;
+pub use decode::{cell_dtype, decode_column};
 pub use encode::{encode_column, encode_value};
 pub(crate) use npy::scalar as npy_scalar;
 

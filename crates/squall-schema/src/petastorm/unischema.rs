@@ -6,7 +6,7 @@
 use super::object::Objects;
 use super::pickle::{Id, Node, Pickle};
 use crate::codec::{Codec, JPEG_QUALITY};
-use crate::{DType, Error, Field, Result, Shape};
+use crate::{DType, Error, Field, Result, Shape, TimeUnit};
 
 /// A Unischema: its name and its fields, in order.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +49,14 @@ impl UnischemaField {
         let unreadable = |why: String| Error::unsupported(why).at("column", &self.name);
         let dtype = match &self.dtype {
             NumpyType::Plain(dtype) => *dtype,
+            // The cells know the unit; this is that of Petastorm's scalars.
+            NumpyType::Stored("datetime64") if self.codec.is_some() => DType::Datetime {
+                unit: TimeUnit::Microsecond,
+                utc: false,
+            },
+            NumpyType::Stored(class) if self.codec.is_some() => {
+                return Err(unreadable(format!("arrays of {class} are not known")));
+            }
             NumpyType::Stored(_) => stored.dtype,
             NumpyType::Unknown(class) => {
                 return Err(unreadable(format!("elements of the class {class} are not known")));

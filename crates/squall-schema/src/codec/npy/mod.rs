@@ -6,8 +6,8 @@
 mod read;
 mod write;
 
-pub(super) use read::Reader;
 pub(crate) use read::scalar;
+pub(super) use read::{Reader, dtype};
 pub(super) use write::write;
 
 use crate::{DType, Error, Result, TimeUnit};

@@ -106,6 +106,16 @@ impl Reader {
     }
 }
 
+/// The dtype of the elements of a cell.
+pub(in crate::codec) fn dtype(cell: &[u8]) -> Result<DType> {
+    let header = parse(&cell[..header_length(cell)?])?;
+    Ok(match header.element {
+        Element::Number { dtype, .. } | Element::Time { dtype, .. } => dtype,
+        Element::Bytes(_) => DType::Bytes,
+        Element::Text { .. } => DType::Str,
+    })
+}
+
 /// One element by itself, such as numpy pickles it.
 pub(crate) fn scalar(descr: &str, bytes: &[u8]) -> Result<Value> {
     let element = Element::from_descr(descr)?;

@@ -1,0 +1,125 @@
+//! A look into the cells of a column, where the metadata does not tell what they are.
+//!
+//! A Unischema says `datetime64` of an array of times, and only the cells know the unit.
+
+use std::ops::Range;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use arrow_array::Array;
+use arrow_array::cast::AsArray;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStoreExt};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
+use squall_schema::codec::{Codec, cell_dtype};
+use squall_schema::{DType, Error, Field, Result, panic_text};
+
+use crate::Store;
+use crate::footer::Footer;
+
+/// Rows that are decoded at a time.
+const ROWS: usize = 16;
+
+/// Gives arrays of times the unit that their first cell has. Those without a cell keep theirs.
+///
+/// # Cancel safety
+///
+/// Dropping the future stops the requests; nothing is kept.
+pub(crate) async fn resolve_times(
+    store: &Store,
+    listed: &[ObjectMeta],
+    footers: &[Footer],
+    fields: &mut [Field],
+) -> Result<()> {
+    for field in fields {
+        let (Some(codec @ (Codec::Ndarray | Codec::CompressedNdarray)), DType::Datetime { .. }) =
+            (&field.codec, field.dtype)
+        else {
+            continue;
+        };
+        for (file, footer) in listed.iter().zip(footers) {
+            let at = |error: Error| {
+                error
+                    .at("column", &field.name)
+                    .at("file", &file.location)
+                    .at("URL", store.url())
+            };
+            // The parquet crate panics on some damaged pages.
+            let cell = AssertUnwindSafe(first_cell(store, &file.location, &footer.metadata, &field.name));
+            let damaged = || Error::corrupt("cannot decode a cell");
+            let cell = match cell.catch_unwind().await {
+                Ok(cell) => cell.map_err(|error| at(damaged().with_source(error)))?,
+                Err(panic) => return Err(at(damaged().with_source(panic_text(&*panic).to_owned()))),
+            };
+            if let Some(cell) = cell {
+                field.dtype = cell_dtype(&cell, codec).map_err(at)?;
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The first cell of a binary column that is not null.
+async fn first_cell(
+    store: &Store,
+    path: &Path,
+    footer: &Arc<ParquetMetaData>,
+    column: &str,
+) -> parquet::errors::Result<Option<Vec<u8>>> {
+    let file = File {
+        store: store.clone(),
+        path: path.clone(),
+        footer: footer.clone(),
+    };
+    let mask = ProjectionMask::columns(footer.file_metadata().schema_descr(), [column]);
+    let mut rows = ParquetRecordBatchStreamBuilder::new(file)
+        .await?
+        .with_projection(mask)
+        .with_batch_size(ROWS)
+        .build()?;
+    while let Some(batch) = rows.next().await {
+        let batch = batch?;
+        let cells = batch.columns().first().and_then(|column| column.as_binary_opt::<i32>());
+        let cell = cells.and_then(|cells| {
+            (0..cells.len())
+                .find(|row| cells.is_valid(*row))
+                .map(|row| cells.value(row))
+        });
+        if let Some(cell) = cell {
+            return Ok(Some(cell.to_vec()));
+        }
+    }
+    Ok(None)
+}
+
+/// A file of the store, whose footer is there already.
+struct File {
+    store: Store,
+    path: Path,
+    footer: Arc<ParquetMetaData>,
+}
+
+impl AsyncFileReader for File {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        async move {
+            let got = self.store.objects().get_range(&self.path, range).await;
+            got.map_err(|error| ParquetError::External(Box::new(error)))
+        }
+        .boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+        async { Ok(self.footer.clone()) }.boxed()
+    }
+}
