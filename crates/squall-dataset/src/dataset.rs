@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow_schema::{Field as ArrowField, Schema as ArrowSchema};
+use arrow_schema::{Field as ArrowField, Fields};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
@@ -15,6 +15,7 @@ use squall_schema::{Error, Field, Result, Schema, Value};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::footer::{self, Footer};
+use crate::merge::merge;
 use crate::{DatasetUrl, Store, listing, partition, spark, storage_error};
 
 /// Footers that are loaded at the same time.
@@ -78,6 +79,7 @@ pub struct Dataset {
     schema: Schema,
     partition_fields: Vec<Field>,
     unsupported: Vec<UnsupportedColumn>,
+    columns: Option<Vec<ArrowField>>,
     files: Vec<DataFile>,
     pieces: Vec<Piece>,
     fingerprint: String,
@@ -144,6 +146,7 @@ impl Dataset {
             partition_fields: partition_fields.fields().to_vec(),
             schema: stored.schema,
             unsupported: Vec::new(),
+            columns: None,
             files,
             pieces,
             fingerprint: stored.fingerprint,
@@ -171,15 +174,18 @@ impl Dataset {
         let named: Vec<_> = paths.iter().map(String::as_str).zip(&parsed).collect();
         let mut partition_fields = partition::infer(&named).map_err(|error| error.at("URL", store.url()))?;
 
-        let (mut fields, mut unsupported) = file_fields(&store, &listed, &footers)?;
-        // Spark gives the value in the directory's name where a file has a column of the same name.
-        fields.retain(|field| partition_fields.iter().all(|partition| partition.name != field.name));
-        fields.extend(partition_fields.iter().cloned());
-        if let Some(unischema) = &unischema {
-            (fields, unsupported) =
-                declared_fields(unischema, &fields).map_err(|error| error.at("URL", store.url()))?;
+        let at = |error: Error| error.at("URL", store.url());
+        let stored = file_fields(&listed, &footers, &partition_fields).map_err(at)?;
+        let (fields, unsupported) = match &unischema {
+            Some(unischema) => declared_fields(unischema, &stored, &partition_fields).map_err(at)?,
+            None => {
+                let fields = stored.fields.iter().chain(&partition_fields).cloned().collect();
+                (fields, stored.unsupported)
+            }
+        };
+        if unischema.is_some() {
             for own in &mut partition_fields {
-                if let Some(field) = fields.iter().find(|field| field.name == own.name) {
+                if let Some(field) = fields.iter().find(|field: &&Field| field.name == own.name) {
                     *own = field.clone();
                 }
             }
@@ -233,6 +239,7 @@ impl Dataset {
             schema: Schema::new(fields).map_err(|error| error.at("URL", store.url()))?,
             partition_fields,
             unsupported,
+            columns: Some(stored.columns),
             files,
             pieces,
             fingerprint: format!("{:032x}", digest.digest128()),
@@ -267,6 +274,12 @@ impl Dataset {
     /// The columns that are there but cannot be read.
     pub fn unsupported(&self) -> &[UnsupportedColumn] {
         &self.unsupported
+    }
+
+    /// The columns of all files merged, in Arrow's types; those that cannot be read too. `None` where Squall wrote the
+    /// dataset: its files are alike, and their footers were not read.
+    pub fn columns(&self) -> Option<&[ArrowField]> {
+        self.columns.as_deref()
     }
 
     /// The data files, by path.
@@ -356,10 +369,15 @@ async fn unischema(store: &Store) -> Result<Option<Unischema>> {
 
 /// The fields that Petastorm declares, over the columns that are stored. A field that cannot be read is an error only when
 /// it is asked for.
-fn declared_fields(unischema: &Unischema, stored: &[Field]) -> Result<(Vec<Field>, Vec<UnsupportedColumn>)> {
+fn declared_fields(
+    unischema: &Unischema,
+    stored: &FileFields,
+    partitions: &[Field],
+) -> Result<(Vec<Field>, Vec<UnsupportedColumn>)> {
     let (mut fields, mut unsupported) = (Vec::new(), Vec::new());
     for declared in &unischema.fields {
-        let column = stored.iter().find(|field| field.name == declared.name);
+        let mut columns = stored.fields.iter().chain(partitions);
+        let column = columns.find(|field| field.name == declared.name);
         let column = column.ok_or_else(|| {
             Error::corrupt(format!(
                 "the Unischema has a field {:?} that no file has",
@@ -367,7 +385,16 @@ fn declared_fields(unischema: &Unischema, stored: &[Field]) -> Result<(Vec<Field
             ))
         })?;
         match declared.field(column) {
-            Ok(field) => fields.push(field),
+            Ok(field) => {
+                if let (false, Some(file)) = (field.nullable, stored.lacking.get(&declared.name)) {
+                    return Err(Error::corrupt(format!(
+                        "the file has no column {:?}, which the Unischema declares without nulls",
+                        declared.name
+                    ))
+                    .at("file", file));
+                }
+                fields.push(field);
+            }
             Err(error) => unsupported.push(UnsupportedColumn {
                 name: declared.name.clone(),
                 data_type: error.message().to_owned(),
@@ -377,74 +404,45 @@ fn declared_fields(unischema: &Unischema, stored: &[Field]) -> Result<(Vec<Field
     Ok((fields, unsupported))
 }
 
-/// The fields that all files have. A file whose columns are others is an error: silence would lose values.
-fn file_fields(
-    store: &Store,
-    listed: &[ObjectMeta],
-    footers: &[Footer],
-) -> Result<(Vec<Field>, Vec<UnsupportedColumn>)> {
-    let mut first: Option<ArrowSchema> = None;
-    let mut nullable: Vec<bool> = Vec::new();
-    for (file, footer) in listed.iter().zip(footers) {
-        let at = |error: Error| error.at("file", &file.location).at("URL", store.url());
-        let own = footer::arrow_schema(&footer.metadata).map_err(at)?;
-        let Some(first) = &first else {
-            nullable = own.fields().iter().map(|column| column.is_nullable()).collect();
-            first = Some(own);
-            continue;
-        };
-        let beside = |message: String| at(Error::unsupported(format!("{message} {}", listed[0].location)));
-        if let Some(extra) = own
-            .fields()
-            .iter()
-            .find(|column| first.index_of(column.name()).is_err())
-        {
-            return Err(beside(format!(
-                "the file has a column {:?} that is not in",
-                extra.name()
-            )));
-        }
-        for (column, nullable) in first.fields().iter().zip(&mut nullable) {
-            let Ok(found) = own.field_with_name(column.name()) else {
-                return Err(beside(format!("the file lacks the column {:?} of", column.name())));
-            };
-            if !same_type(column, found) {
-                return Err(beside(format!(
-                    "column {:?}: expected {}, found {}, unlike",
-                    column.name(),
-                    column.data_type(),
-                    found.data_type()
-                )));
-            }
-            *nullable |= found.is_nullable();
-        }
-    }
-    let (mut fields, mut unsupported) = (Vec::new(), Vec::new());
-    let Some(Footer {
-        metadata: first_footer, ..
-    }) = footers.first()
-    else {
-        return Ok((fields, unsupported));
-    };
-    let columns = first
-        .map(|schema| schema.fields().iter().cloned().collect::<Vec<Arc<ArrowField>>>())
-        .unwrap_or_default();
-    for (column, nullable) in columns.iter().zip(nullable) {
-        match field_from_arrow(column) {
-            Ok(field) => fields.push(spark::declared(field.with_nullable(nullable), first_footer)),
-            Err(_) => unsupported.push(UnsupportedColumn {
-                name: column.name().clone(),
-                data_type: column.data_type().to_string(),
-            }),
-        }
-    }
-    Ok((fields, unsupported))
+/// What the files have, taken together.
+struct FileFields {
+    fields: Vec<Field>,
+    unsupported: Vec<UnsupportedColumn>,
+    columns: Vec<ArrowField>,
+    /// Of a column that some file lacks, the first such file.
+    lacking: BTreeMap<String, Path>,
 }
 
-/// Whether two columns have one type. The names and the nullability inside lists are the writer's taste.
-fn same_type(a: &ArrowField, b: &ArrowField) -> bool {
-    match (field_from_arrow(a), field_from_arrow(b)) {
-        (Ok(a), Ok(b)) => (a.dtype, a.shape) == (b.dtype, b.shape),
-        _ => a.data_type() == b.data_type(),
+/// The columns of all files but those whose values stand in directory names: Spark gives the value in the name where a
+/// file has a column of the same name.
+fn file_fields(listed: &[ObjectMeta], footers: &[Footer], partitions: &[Field]) -> Result<FileFields> {
+    let columns = |(file, footer): (&ObjectMeta, &Footer)| {
+        let schema = footer::arrow_schema(&footer.metadata).map_err(|error| error.at("file", &file.location))?;
+        let in_file = |column: &&Arc<ArrowField>| partitions.iter().all(|field| field.name != *column.name());
+        Ok(schema.fields().iter().filter(in_file).cloned().collect())
+    };
+    let columns: Vec<Fields> = listed.iter().zip(footers).map(columns).collect::<Result<_>>()?;
+    let mut files = FileFields {
+        fields: Vec::new(),
+        unsupported: Vec::new(),
+        columns: Vec::new(),
+        lacking: BTreeMap::new(),
+    };
+    for merged in merge(&columns, |file| listed[file].location.to_string())? {
+        match field_from_arrow(&merged.column) {
+            Ok(field) => files
+                .fields
+                .push(spark::declared(field, &footers[merged.file].metadata)),
+            Err(_) => files.unsupported.push(UnsupportedColumn {
+                name: merged.column.name().clone(),
+                data_type: merged.column.data_type().to_string(),
+            }),
+        }
+        if let Some(file) = merged.lacking {
+            let file = listed[file].location.clone();
+            files.lacking.insert(merged.column.name().clone(), file);
+        }
+        files.columns.push(merged.column);
     }
+    Ok(files)
 }

@@ -15,6 +15,8 @@ pub mod partition;
 pub mod footer;
 mod spark;
 
+mod merge;
+
 mod dataset;
 
 pub use dataset::{DataFile, Dataset, Origin, Piece, UnsupportedColumn, WRITING_MARKER};

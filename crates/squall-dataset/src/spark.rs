@@ -1,16 +1,15 @@
 //! What Spark means by a column, where Parquet does not tell.
 
-use parquet::basic::Type;
 use parquet::file::metadata::ParquetMetaData;
 use squall_schema::codec::Codec;
-use squall_schema::{DType, Field, Shape, TimeUnit};
+use squall_schema::{DType, Field, Shape};
 
 /// The key of Spark's own schema, as JSON, in the footer.
 const ROW_METADATA: &str = "org.apache.spark.sql.parquet.row.metadata";
 /// The end of the class name of Spark ML's vectors, of spark.ml and of the older spark.mllib.
 const VECTOR: &str = "linalg.VectorUDT";
 
-/// The field, as Spark means it: vectors of Spark ML are vectors of doubles, and INT96 is an instant.
+/// The field, as Spark means it: vectors of Spark ML are vectors of doubles.
 pub(crate) fn declared(field: Field, footer: &ParquetMetaData) -> Field {
     if is_vector(&field.name, footer) && field.dtype == DType::Nested {
         let vector = Field::new(&field.name, DType::Float64, Shape(vec![None])).with_codec(Some(Codec::SparkVector));
@@ -20,22 +19,7 @@ pub(crate) fn declared(field: Field, footer: &ParquetMetaData) -> Field {
             ..vector
         };
     }
-    if is_int96(&field.name, footer) {
-        let (unit, utc) = (TimeUnit::Microsecond, true);
-        return Field {
-            dtype: DType::Datetime { unit, utc },
-            ..field
-        };
-    }
     field
-}
-
-/// Whether the column is a timestamp in the 96 bits that Spark writes by default: an instant, to the microsecond.
-pub(crate) fn is_int96(name: &str, footer: &ParquetMetaData) -> bool {
-    let columns = footer.file_metadata().schema_descr().columns();
-    columns
-        .iter()
-        .any(|column| column.physical_type() == Type::INT96 && column.path().parts() == [name])
 }
 
 fn is_vector(name: &str, footer: &ParquetMetaData) -> bool {
