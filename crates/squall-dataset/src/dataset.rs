@@ -11,6 +11,7 @@ use squall_schema::arrow::field_from_arrow;
 use squall_schema::metadata::{self, DatasetMetadata};
 use squall_schema::petastorm::UNISCHEMA_KEY;
 use squall_schema::petastorm::unischema::Unischema;
+use squall_schema::spark::StructType;
 use squall_schema::{Error, Field, Result, Schema, Value};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -428,11 +429,15 @@ fn file_fields(listed: &[ObjectMeta], footers: &[Footer], partitions: &[Field]) 
         columns: Vec::new(),
         lacking: BTreeMap::new(),
     };
+    let mut meant: BTreeMap<usize, Option<StructType>> = BTreeMap::new();
     for merged in merge(&columns, |file| listed[file].location.to_string())? {
         match field_from_arrow(&merged.column) {
-            Ok(field) => files
-                .fields
-                .push(spark::declared(field, &footers[merged.file].metadata)),
+            Ok(field) => {
+                // A file that has the column says what it means.
+                let own = meant.entry(merged.file);
+                let own = own.or_insert_with(|| spark::schema(&footers[merged.file].metadata));
+                files.fields.push(spark::declared(field, own.as_ref()));
+            }
             Err(_) => files.unsupported.push(UnsupportedColumn {
                 name: merged.column.name().clone(),
                 data_type: merged.column.data_type().to_string(),

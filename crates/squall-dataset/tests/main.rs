@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StructArray, Time64MicrosecondArray};
 use arrow_schema::{DataType, Field};
 use squall_dataset::{Dataset, DatasetUrl, Origin};
-use squall_schema::{ErrorKind, Result};
+use squall_schema::{ErrorKind, Result, Schema};
 use squall_testkit::{Layout, Table, rows, write_file};
 
 fn open(path: &Path) -> Result<Dataset> {
@@ -228,6 +228,19 @@ fn a_file_may_lack_what_a_unischema_declares_nullable() {
     declare(&[("none", true)]);
     let expected = "the Unischema has a field \"none\" that no file has";
     assert!(refused(table.path()).starts_with(expected), "{}", refused(table.path()));
+}
+
+/// The fields that Spark's own schema declares are those that its Parquet files have.
+#[test]
+fn spark_and_parquet_agree() {
+    let declared = include_str!("../../squall-schema/src/spark/types.json");
+    let declared = Schema::from_spark_json(declared).expect("a schema of Spark");
+    for name in ["spark-3.5-types", "spark-4.0-types"] {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../integration-tests/fixtures");
+        let dataset = open(&fixtures.join(name)).expect("a dataset");
+        let in_files = &dataset.schema().fields()[..declared.fields().len()];
+        assert_eq!(in_files, declared.fields(), "{name}");
+    }
 }
 
 #[test]

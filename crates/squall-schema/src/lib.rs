@@ -24,6 +24,7 @@ pub mod codec;
 pub mod columns;
 
 pub mod petastorm;
+pub mod spark;
 
 mod row;
 
