@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::footer::{self, Footer};
 use crate::merge::merge;
-use crate::{DatasetUrl, Store, listing, partition, spark, storage_error};
+use crate::{DatasetUrl, Store, TimeZone, listing, partition, spark, storage_error};
 
 /// Footers that are loaded at the same time.
 const FOOTER_REQUESTS: usize = 16;
@@ -73,6 +73,23 @@ pub struct UnsupportedColumn {
     pub data_type: String,
 }
 
+/// How a dataset is opened.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// The zone of the times in directory names, of the session in Spark; UTC if not given. Squall writes them in UTC.
+    pub time_zone: TimeZone,
+}
+
+impl OpenOptions {
+    /// Takes the times in directory names as those of this zone.
+    #[must_use]
+    pub fn with_time_zone(mut self, time_zone: TimeZone) -> Self {
+        self.time_zone = time_zone;
+        self
+    }
+}
+
 /// An open dataset: all that planning needs, and no data.
 #[derive(Debug, Clone)]
 pub struct Dataset {
@@ -95,6 +112,15 @@ impl Dataset {
     ///
     /// Dropping the future stops the requests; nothing is kept.
     pub async fn open(url: &DatasetUrl) -> Result<Self> {
+        Self::open_with(url, &OpenOptions::default()).await
+    }
+
+    /// Opens the dataset at `url` with these options, as [`Dataset::open`] does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the requests; nothing is kept.
+    pub async fn open_with(url: &DatasetUrl, options: &OpenOptions) -> Result<Self> {
         let store = Store::open(url)?;
         if store.only().is_none() {
             if let Some(stored) = stored_metadata(&store).await? {
@@ -112,7 +138,7 @@ impl Dataset {
             }
         }
         let unischema = unischema(&store).await?;
-        Self::from_footers(store, unischema).await
+        Self::from_footers(store, unischema, options).await
     }
 
     fn from_stored(store: Store, stored: DatasetMetadata) -> Result<Self> {
@@ -125,7 +151,7 @@ impl Dataset {
             let values = partition_fields
                 .fields()
                 .iter()
-                .map(|field| partition::value(text(&field.name), field));
+                .map(|field| partition::value(text(&field.name), field, TimeZone::default()));
             for (i, row_group) in entry.row_groups.iter().enumerate() {
                 pieces.push(Piece {
                     file: ordinal(files.len())?,
@@ -155,7 +181,7 @@ impl Dataset {
         })
     }
 
-    async fn from_footers(store: Store, unischema: Option<Unischema>) -> Result<Self> {
+    async fn from_footers(store: Store, unischema: Option<Unischema>, options: &OpenOptions) -> Result<Self> {
         let listed = listing::data_files(&store).await?;
         let load = |file: &ObjectMeta| {
             let (store, path, size) = (store.clone(), file.location.clone(), file.size);
@@ -225,7 +251,7 @@ impl Dataset {
             }
             let values = partition_fields
                 .iter()
-                .map(|field| partition::value(parsed[&field.name].as_deref(), field));
+                .map(|field| partition::value(parsed[&field.name].as_deref(), field, options.time_zone));
             files.push(DataFile {
                 path: listed.location.clone(),
                 size: listed.size,

@@ -11,6 +11,7 @@ mod store;
 
 pub mod listing;
 pub mod partition;
+mod zone;
 
 pub mod footer;
 mod spark;
@@ -19,6 +20,7 @@ mod merge;
 
 mod dataset;
 
-pub use dataset::{DataFile, Dataset, Origin, Piece, UnsupportedColumn, WRITING_MARKER};
+pub use dataset::{DataFile, Dataset, OpenOptions, Origin, Piece, UnsupportedColumn, WRITING_MARKER};
 pub use store::{Store, storage_error};
 pub use url::{DatasetUrl, Scheme};
+pub use zone::TimeZone;

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::num::NonZero;
 use std::sync::Arc;
 
-use squall_dataset::{Dataset, DatasetUrl};
+use squall_dataset::{Dataset, DatasetUrl, OpenOptions};
 use squall_schema::{Error, Result};
 
 use crate::columns::Columns;
@@ -71,6 +71,7 @@ pub struct ReaderBuilder<R> {
     lanes: Option<u64>,
     window: Option<u64>,
     view: View,
+    time_zone: Option<String>,
     #[cfg(feature = "filter")]
     filter: Option<String>,
     transform: TransformSpec,
@@ -96,6 +97,7 @@ impl<R> ReaderBuilder<R> {
             lanes: None,
             window: None,
             view: View::default(),
+            time_zone: None,
             #[cfg(feature = "filter")]
             filter: None,
             transform: TransformSpec::new(),
@@ -178,6 +180,13 @@ impl<R> ReaderBuilder<R> {
     /// struct is. Lists of structs and maps stay as they are. Where-clauses name the members too, in quotes: `"a.b" > 0`.
     pub fn flatten_structs(mut self) -> Self {
         self.view.flatten = true;
+        self
+    }
+
+    /// The zone of the times in directory names, which Spark writes in that of its session: a name such as `Europe/Zurich`, an
+    /// offset such as `+02:00`; UTC if not given. Times in files do not depend on it.
+    pub fn time_zone(mut self, zone: impl Into<String>) -> Self {
+        self.time_zone = Some(zone.into());
         self
     }
 
@@ -285,8 +294,12 @@ impl<R> ReaderBuilder<R> {
             Some(workers) => workers,
             None => std::thread::available_parallelism().map_or(1, NonZero::get),
         };
+        let mut options = OpenOptions::default();
+        if let Some(zone) = &self.time_zone {
+            options = options.with_time_zone(zone.parse()?);
+        }
         let io = Io::new()?;
-        let dataset = io.wait(async move { Dataset::open(&url).await })?;
+        let dataset = io.wait(async move { Dataset::open_with(&url, &options).await })?;
         let source = self.view.schema(&dataset)?;
         let schema = self.transform.schema(&source)?;
         squall_schema::arrow::schema_to_arrow(&schema)?;
