@@ -46,6 +46,9 @@ pub(crate) struct Read {
     /// Columns to read, in this order [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     columns: Option<Vec<String>>,
+    /// Read the columns whose whole names match one of these regular expressions
+    #[arg(long, value_name = "RE")]
+    columns_matching: Vec<String>,
     /// Read only rows for which this is true
     #[arg(long = "where", value_name = "SQL")]
     filter: Option<String>,
@@ -173,6 +176,9 @@ impl Read {
         }
         if let Some(names) = &self.columns {
             reader = reader.columns(names.iter().map(|name| name.trim()));
+        }
+        if !self.columns_matching.is_empty() {
+            reader = reader.columns_matching(&self.columns_matching);
         }
         if let Some(sql) = &self.filter {
             reader = reader.filter(sql);

@@ -43,8 +43,14 @@ impl SourceTable {
         let Some(first) = dataset.files().first() else {
             return Err(Error::invalid("the dataset has no file").at("URL", url));
         };
-        let footer = footer::load(dataset.store(), &first.path, first.size, false).await?;
-        let columns = footer::arrow_schema(&footer.metadata)?;
+        let columns: Vec<_> = match dataset.columns() {
+            // Where a file lacks a column, or has a narrower one, DataFusion fills in nulls and casts.
+            Some(merged) => merged.iter().cloned().map(Arc::new).collect(),
+            None => {
+                let footer = footer::load(dataset.store(), &first.path, first.size, false).await?;
+                footer::arrow_schema(&footer.metadata)?.fields().to_vec()
+            }
+        };
         let partitions = dataset.partition_fields();
         let in_file = |column: &&Arc<ArrowField>| partitions.iter().all(|field| field.name != *column.name());
         let column = |column: &Arc<ArrowField>| {
@@ -52,7 +58,7 @@ impl SourceTable {
             let nullable = dataset.schema().get(column.name()).is_none_or(|field| field.nullable);
             column.as_ref().clone().with_nullable(nullable)
         };
-        let columns: Vec<_> = columns.fields().iter().filter(in_file).map(column).collect();
+        let columns: Vec<_> = columns.iter().filter(in_file).map(column).collect();
         let partitions = partitions.iter().map(|field| Ok(Arc::new(field_to_arrow(field)?)));
         let schema = TableSchema::builder(Arc::new(ArrowSchema::new(columns)))
             .with_table_partition_cols(partitions.collect::<Result<Vec<_>>>()?)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow_schema::{Field as ArrowField, Schema as ArrowSchema};
+use arrow_schema::{Field as ArrowField, Fields};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
@@ -11,11 +11,13 @@ use squall_schema::arrow::field_from_arrow;
 use squall_schema::metadata::{self, DatasetMetadata};
 use squall_schema::petastorm::UNISCHEMA_KEY;
 use squall_schema::petastorm::unischema::Unischema;
+use squall_schema::spark::StructType;
 use squall_schema::{Error, Field, Result, Schema, Value};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::footer::{self, Footer};
-use crate::{DatasetUrl, Store, listing, partition, peek, spark, storage_error};
+use crate::merge::merge;
+use crate::{DatasetUrl, Store, TimeZone, listing, partition, peek, spark, storage_error};
 
 /// Footers that are loaded at the same time.
 const FOOTER_REQUESTS: usize = 16;
@@ -71,6 +73,23 @@ pub struct UnsupportedColumn {
     pub data_type: String,
 }
 
+/// How a dataset is opened.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// The zone of the times in directory names, of the session in Spark; UTC if not given. Squall writes them in UTC.
+    pub time_zone: TimeZone,
+}
+
+impl OpenOptions {
+    /// Takes the times in directory names as those of this zone.
+    #[must_use]
+    pub fn with_time_zone(mut self, time_zone: TimeZone) -> Self {
+        self.time_zone = time_zone;
+        self
+    }
+}
+
 /// An open dataset: all that planning needs, and no data.
 #[derive(Debug, Clone)]
 pub struct Dataset {
@@ -78,6 +97,7 @@ pub struct Dataset {
     schema: Schema,
     partition_fields: Vec<Field>,
     unsupported: Vec<UnsupportedColumn>,
+    columns: Option<Vec<ArrowField>>,
     files: Vec<DataFile>,
     pieces: Vec<Piece>,
     fingerprint: String,
@@ -92,6 +112,15 @@ impl Dataset {
     ///
     /// Dropping the future stops the requests; nothing is kept.
     pub async fn open(url: &DatasetUrl) -> Result<Self> {
+        Self::open_with(url, &OpenOptions::default()).await
+    }
+
+    /// Opens the dataset at `url` with these options, as [`Dataset::open`] does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the requests; nothing is kept.
+    pub async fn open_with(url: &DatasetUrl, options: &OpenOptions) -> Result<Self> {
         let store = Store::open(url)?;
         if store.only().is_none() {
             if let Some(stored) = stored_metadata(&store).await? {
@@ -109,7 +138,7 @@ impl Dataset {
             }
         }
         let unischema = unischema(&store).await?;
-        Self::from_footers(store, unischema).await
+        Self::from_footers(store, unischema, options).await
     }
 
     fn from_stored(store: Store, stored: DatasetMetadata) -> Result<Self> {
@@ -122,7 +151,7 @@ impl Dataset {
             let values = partition_fields
                 .fields()
                 .iter()
-                .map(|field| partition::value(text(&field.name), field));
+                .map(|field| partition::value(text(&field.name), field, TimeZone::default()));
             for (i, row_group) in entry.row_groups.iter().enumerate() {
                 pieces.push(Piece {
                     file: ordinal(files.len())?,
@@ -144,6 +173,7 @@ impl Dataset {
             partition_fields: partition_fields.fields().to_vec(),
             schema: stored.schema,
             unsupported: Vec::new(),
+            columns: None,
             files,
             pieces,
             fingerprint: stored.fingerprint,
@@ -151,7 +181,7 @@ impl Dataset {
         })
     }
 
-    async fn from_footers(store: Store, unischema: Option<Unischema>) -> Result<Self> {
+    async fn from_footers(store: Store, unischema: Option<Unischema>, options: &OpenOptions) -> Result<Self> {
         let listed = listing::data_files(&store).await?;
         let load = |file: &ObjectMeta| {
             let (store, path, size) = (store.clone(), file.location.clone(), file.size);
@@ -171,16 +201,19 @@ impl Dataset {
         let named: Vec<_> = paths.iter().map(String::as_str).zip(&parsed).collect();
         let mut partition_fields = partition::infer(&named).map_err(|error| error.at("URL", store.url()))?;
 
-        let (mut fields, mut unsupported) = file_fields(&store, &listed, &footers)?;
-        // Spark gives the value in the directory's name where a file has a column of the same name.
-        fields.retain(|field| partition_fields.iter().all(|partition| partition.name != field.name));
-        fields.extend(partition_fields.iter().cloned());
-        if let Some(unischema) = &unischema {
-            (fields, unsupported) =
-                declared_fields(unischema, &fields).map_err(|error| error.at("URL", store.url()))?;
+        let at = |error: Error| error.at("URL", store.url());
+        let stored = file_fields(&listed, &footers, &partition_fields).map_err(at)?;
+        let (mut fields, unsupported) = match &unischema {
+            Some(unischema) => declared_fields(unischema, &stored, &partition_fields).map_err(at)?,
+            None => {
+                let fields = stored.fields.iter().chain(&partition_fields).cloned().collect();
+                (fields, stored.unsupported)
+            }
+        };
+        if unischema.is_some() {
             peek::resolve_times(&store, &listed, &footers, &mut fields).await?;
             for own in &mut partition_fields {
-                if let Some(field) = fields.iter().find(|field| field.name == own.name) {
+                if let Some(field) = fields.iter().find(|field: &&Field| field.name == own.name) {
                     *own = field.clone();
                 }
             }
@@ -219,7 +252,7 @@ impl Dataset {
             }
             let values = partition_fields
                 .iter()
-                .map(|field| partition::value(parsed[&field.name].as_deref(), field));
+                .map(|field| partition::value(parsed[&field.name].as_deref(), field, options.time_zone));
             files.push(DataFile {
                 path: listed.location.clone(),
                 size: listed.size,
@@ -234,6 +267,7 @@ impl Dataset {
             schema: Schema::new(fields).map_err(|error| error.at("URL", store.url()))?,
             partition_fields,
             unsupported,
+            columns: Some(stored.columns),
             files,
             pieces,
             fingerprint: format!("{:032x}", digest.digest128()),
@@ -268,6 +302,12 @@ impl Dataset {
     /// The columns that are there but cannot be read.
     pub fn unsupported(&self) -> &[UnsupportedColumn] {
         &self.unsupported
+    }
+
+    /// The columns of all files merged, in Arrow's types; those that cannot be read too. `None` where Squall wrote the
+    /// dataset: its files are alike, and their footers were not read.
+    pub fn columns(&self) -> Option<&[ArrowField]> {
+        self.columns.as_deref()
     }
 
     /// The data files, by path.
@@ -357,10 +397,15 @@ async fn unischema(store: &Store) -> Result<Option<Unischema>> {
 
 /// The fields that Petastorm declares, over the columns that are stored. A field that cannot be read is an error only when
 /// it is asked for.
-fn declared_fields(unischema: &Unischema, stored: &[Field]) -> Result<(Vec<Field>, Vec<UnsupportedColumn>)> {
+fn declared_fields(
+    unischema: &Unischema,
+    stored: &FileFields,
+    partitions: &[Field],
+) -> Result<(Vec<Field>, Vec<UnsupportedColumn>)> {
     let (mut fields, mut unsupported) = (Vec::new(), Vec::new());
     for declared in &unischema.fields {
-        let column = stored.iter().find(|field| field.name == declared.name);
+        let mut columns = stored.fields.iter().chain(partitions);
+        let column = columns.find(|field| field.name == declared.name);
         let column = column.ok_or_else(|| {
             Error::corrupt(format!(
                 "the Unischema has a field {:?} that no file has",
@@ -368,7 +413,16 @@ fn declared_fields(unischema: &Unischema, stored: &[Field]) -> Result<(Vec<Field
             ))
         })?;
         match declared.field(column) {
-            Ok(field) => fields.push(field),
+            Ok(field) => {
+                if let (false, Some(file)) = (field.nullable, stored.lacking.get(&declared.name)) {
+                    return Err(Error::corrupt(format!(
+                        "the file has no column {:?}, which the Unischema declares without nulls",
+                        declared.name
+                    ))
+                    .at("file", file));
+                }
+                fields.push(field);
+            }
             Err(error) => unsupported.push(UnsupportedColumn {
                 name: declared.name.clone(),
                 data_type: error.message().to_owned(),
@@ -378,74 +432,49 @@ fn declared_fields(unischema: &Unischema, stored: &[Field]) -> Result<(Vec<Field
     Ok((fields, unsupported))
 }
 
-/// The fields that all files have. A file whose columns are others is an error: silence would lose values.
-fn file_fields(
-    store: &Store,
-    listed: &[ObjectMeta],
-    footers: &[Footer],
-) -> Result<(Vec<Field>, Vec<UnsupportedColumn>)> {
-    let mut first: Option<ArrowSchema> = None;
-    let mut nullable: Vec<bool> = Vec::new();
-    for (file, footer) in listed.iter().zip(footers) {
-        let at = |error: Error| error.at("file", &file.location).at("URL", store.url());
-        let own = footer::arrow_schema(&footer.metadata).map_err(at)?;
-        let Some(first) = &first else {
-            nullable = own.fields().iter().map(|column| column.is_nullable()).collect();
-            first = Some(own);
-            continue;
-        };
-        let beside = |message: String| at(Error::unsupported(format!("{message} {}", listed[0].location)));
-        if let Some(extra) = own
-            .fields()
-            .iter()
-            .find(|column| first.index_of(column.name()).is_err())
-        {
-            return Err(beside(format!(
-                "the file has a column {:?} that is not in",
-                extra.name()
-            )));
-        }
-        for (column, nullable) in first.fields().iter().zip(&mut nullable) {
-            let Ok(found) = own.field_with_name(column.name()) else {
-                return Err(beside(format!("the file lacks the column {:?} of", column.name())));
-            };
-            if !same_type(column, found) {
-                return Err(beside(format!(
-                    "column {:?}: expected {}, found {}, unlike",
-                    column.name(),
-                    column.data_type(),
-                    found.data_type()
-                )));
-            }
-            *nullable |= found.is_nullable();
-        }
-    }
-    let (mut fields, mut unsupported) = (Vec::new(), Vec::new());
-    let Some(Footer {
-        metadata: first_footer, ..
-    }) = footers.first()
-    else {
-        return Ok((fields, unsupported));
-    };
-    let columns = first
-        .map(|schema| schema.fields().iter().cloned().collect::<Vec<Arc<ArrowField>>>())
-        .unwrap_or_default();
-    for (column, nullable) in columns.iter().zip(nullable) {
-        match field_from_arrow(column) {
-            Ok(field) => fields.push(spark::declared(field.with_nullable(nullable), first_footer)),
-            Err(_) => unsupported.push(UnsupportedColumn {
-                name: column.name().clone(),
-                data_type: column.data_type().to_string(),
-            }),
-        }
-    }
-    Ok((fields, unsupported))
+/// What the files have, taken together.
+struct FileFields {
+    fields: Vec<Field>,
+    unsupported: Vec<UnsupportedColumn>,
+    columns: Vec<ArrowField>,
+    /// Of a column that some file lacks, the first such file.
+    lacking: BTreeMap<String, Path>,
 }
 
-/// Whether two columns have one type. The names and the nullability inside lists are the writer's taste.
-fn same_type(a: &ArrowField, b: &ArrowField) -> bool {
-    match (field_from_arrow(a), field_from_arrow(b)) {
-        (Ok(a), Ok(b)) => (a.dtype, a.shape) == (b.dtype, b.shape),
-        _ => a.data_type() == b.data_type(),
+/// The columns of all files but those whose values stand in directory names: Spark gives the value in the name where a
+/// file has a column of the same name.
+fn file_fields(listed: &[ObjectMeta], footers: &[Footer], partitions: &[Field]) -> Result<FileFields> {
+    let columns = |(file, footer): (&ObjectMeta, &Footer)| {
+        let schema = footer::arrow_schema(&footer.metadata).map_err(|error| error.at("file", &file.location))?;
+        let in_file = |column: &&Arc<ArrowField>| partitions.iter().all(|field| field.name != *column.name());
+        Ok(schema.fields().iter().filter(in_file).cloned().collect())
+    };
+    let columns: Vec<Fields> = listed.iter().zip(footers).map(columns).collect::<Result<_>>()?;
+    let mut files = FileFields {
+        fields: Vec::new(),
+        unsupported: Vec::new(),
+        columns: Vec::new(),
+        lacking: BTreeMap::new(),
+    };
+    let mut meant: BTreeMap<usize, Option<StructType>> = BTreeMap::new();
+    for merged in merge(&columns, |file| listed[file].location.to_string())? {
+        match field_from_arrow(&merged.column) {
+            Ok(field) => {
+                // A file that has the column says what it means.
+                let own = meant.entry(merged.file);
+                let own = own.or_insert_with(|| spark::schema(&footers[merged.file].metadata));
+                files.fields.push(spark::declared(field, own.as_ref()));
+            }
+            Err(_) => files.unsupported.push(UnsupportedColumn {
+                name: merged.column.name().clone(),
+                data_type: merged.column.data_type().to_string(),
+            }),
+        }
+        if let Some(file) = merged.lacking {
+            let file = listed[file].location.clone();
+            files.lacking.insert(merged.column.name().clone(), file);
+        }
+        files.columns.push(merged.column);
     }
+    Ok(files)
 }

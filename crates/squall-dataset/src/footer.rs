@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::slice::Iter;
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field as ArrowField, Schema as ArrowSchema, TimeUnit};
@@ -13,13 +14,14 @@ use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use parquet::arrow::async_reader::MetadataFetch;
 use parquet::arrow::parquet_to_arrow_schema;
+use parquet::basic::Type;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use parquet::schema::types::ColumnDescPtr;
 use squall_schema::{Error, Result, panic_text};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::Store;
-use crate::spark::is_int96;
 
 /// Bytes from the end of a file that are asked for first: most footers fit, and need no second request.
 const FOOTER_GUESS: usize = 64 * 1024;
@@ -73,21 +75,33 @@ pub async fn load(store: &Store, path: &Path, size: u64, page_index: bool) -> Re
     })
 }
 
-/// The Arrow columns of a file, as its footer describes them; timestamps of 96 bits in microseconds, for nanoseconds reach
-/// from the year 1677 to 2262 only.
+/// The Arrow columns of a file, as its footer describes them. Timestamps of 96 bits are instants, as Spark and Hive mean
+/// them, in microseconds: nanoseconds reach from the year 1677 to 2262 only.
 pub fn arrow_schema(metadata: &ParquetMetaData) -> Result<ArrowSchema> {
     let schema = described_schema(metadata)?;
-    let column = |column: &Arc<ArrowField>| match is_int96(column.name(), metadata) {
-        true => Arc::new(
-            column
-                .as_ref()
-                .clone()
-                .with_data_type(DataType::Timestamp(TimeUnit::Microsecond, None)),
-        ),
-        false => column.clone(),
+    let mut leaves = metadata.file_metadata().schema_descr().columns().iter();
+    let column = |column: &Arc<ArrowField>| with_instants(column, &mut leaves);
+    Ok(ArrowSchema::new(schema.fields().iter().map(column).collect::<Vec<_>>()))
+}
+
+/// The column with its timestamps of 96 bits as instants. Arrow's leaves stand in the order of Parquet's.
+fn with_instants(column: &ArrowField, leaves: &mut Iter<'_, ColumnDescPtr>) -> Arc<ArrowField> {
+    let data_type = match column.data_type() {
+        DataType::List(item) => DataType::List(with_instants(item, leaves)),
+        DataType::LargeList(item) => DataType::LargeList(with_instants(item, leaves)),
+        DataType::FixedSizeList(item, n) => DataType::FixedSizeList(with_instants(item, leaves), *n),
+        DataType::Map(entries, sorted) => DataType::Map(with_instants(entries, leaves), *sorted),
+        DataType::Struct(members) => {
+            DataType::Struct(members.iter().map(|member| with_instants(member, leaves)).collect())
+        }
+        leaf => match leaves.next() {
+            Some(stored) if stored.physical_type() == Type::INT96 => {
+                DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+            }
+            _ => leaf.clone(),
+        },
     };
-    let columns: Vec<_> = schema.fields().iter().map(column).collect();
-    Ok(ArrowSchema::new(columns))
+    Arc::new(column.clone().with_data_type(data_type))
 }
 
 fn described_schema(metadata: &ParquetMetaData) -> Result<ArrowSchema> {

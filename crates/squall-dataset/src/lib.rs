@@ -11,13 +11,17 @@ mod store;
 
 pub mod listing;
 pub mod partition;
+mod zone;
 
 pub mod footer;
 mod peek;
 mod spark;
 
+mod merge;
+
 mod dataset;
 
-pub use dataset::{DataFile, Dataset, Origin, Piece, UnsupportedColumn, WRITING_MARKER};
+pub use dataset::{DataFile, Dataset, OpenOptions, Origin, Piece, UnsupportedColumn, WRITING_MARKER};
 pub use store::{Store, storage_error};
 pub use url::{DatasetUrl, Scheme};
+pub use zone::TimeZone;

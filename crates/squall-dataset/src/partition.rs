@@ -1,8 +1,11 @@
 //! Values in directory names: `country=CH/day=2024-01-31/`, as Hive and Spark write them.
 
+use arrow_buffer::i256;
 use indexmap::IndexMap;
 use percent_encoding::percent_decode_str;
-use squall_schema::{DType, Error, Field, Result, Value};
+use squall_schema::{DType, Decimal, Error, Field, Result, TimeUnit, Value};
+
+use crate::TimeZone;
 
 /// The value that Hive and Spark write for null.
 const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
@@ -19,8 +22,8 @@ pub fn parse(path: &str) -> IndexMap<String, Option<String>> {
         .collect()
 }
 
-/// The fields of the partition columns, typed from all their values as Spark infers them: `int32`, `int64`, `float64`,
-/// a date, else text.
+/// The fields of the partition columns, typed from all their values as Spark infers them: `int32`, `int64`, a decimal
+/// for whole numbers beyond them, `float64`, a date, an instant, else text. See [`Kind`].
 ///
 /// `partitions` has a path for each map of [`parse`]. That all paths have the same names in the same order is checked.
 pub fn infer(partitions: &[(&str, &IndexMap<String, Option<String>>)]) -> Result<Vec<Field>> {
@@ -44,26 +47,89 @@ pub fn infer(partitions: &[(&str, &IndexMap<String, Option<String>>)]) -> Result
                 .iter()
                 .filter_map(|(_, partition)| partition[name].as_deref())
         };
-        let dtype = [DType::Int32, DType::Int64, DType::Float64, DType::Date]
-            .into_iter()
-            .find(|dtype| values().next().is_some() && values().all(|text| typed(text, *dtype).is_some()));
+        let kinds = values().map(Kind::of);
+        let dtype = kinds.reduce(Kind::wider).map_or(DType::Str, Kind::dtype);
         let nullable = partitions.iter().any(|(_, partition)| partition[name].is_none());
-        Field::scalar(name, dtype.unwrap_or(DType::Str)).with_nullable(nullable)
+        Field::scalar(name, dtype).with_nullable(nullable)
     };
     Ok(first.keys().map(field).collect())
 }
 
-/// The text of a directory name as a value of the field.
-pub fn value(text: Option<&str>, field: &Field) -> Result<Value> {
+/// What the text of one value may be, as `PartitioningUtils.inferPartitionColumnValue` of Spark tries it, in this order.
+/// Checked against Spark 3.5 and 4.0: `tests/partitions.jsonl` has what they say.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    Int,
+    Long,
+    /// A whole number of so many digits.
+    Decimal(u8),
+    Double,
+    Timestamp,
+    Date,
+    Text,
+}
+
+impl Kind {
+    fn of(text: &str) -> Self {
+        if text.parse::<i32>().is_ok() {
+            Self::Int
+        } else if text.parse::<i64>().is_ok() {
+            Self::Long
+        } else if let Some(digits) = whole_digits(text) {
+            Self::Decimal(digits)
+        } else if double(text).is_some() {
+            Self::Double
+        } else if wall_clock(text).is_some() {
+            Self::Timestamp
+        } else if days(text).is_some() {
+            Self::Date
+        } else {
+            Self::Text
+        }
+    }
+
+    /// The type of a column with values of both: `findWiderTypeForPartitionColumn` of Spark. A long has 20 digits there.
+    fn wider(self, other: Self) -> Self {
+        match (self, other) {
+            (a, b) if a == b => a,
+            (Self::Int, Self::Long) | (Self::Long, Self::Int) => Self::Long,
+            (Self::Int, Self::Double) | (Self::Double, Self::Int) => Self::Double,
+            (Self::Date, Self::Timestamp) | (Self::Timestamp, Self::Date) => Self::Timestamp,
+            (Self::Decimal(a), Self::Decimal(b)) => Self::Decimal(a.max(b)),
+            (Self::Decimal(a), Self::Int) | (Self::Int, Self::Decimal(a)) => Self::Decimal(a.max(10)),
+            (Self::Decimal(a), Self::Long) | (Self::Long, Self::Decimal(a)) => Self::Decimal(a.max(20)),
+            // A double may not hold a long.
+            _ => Self::Text,
+        }
+    }
+
+    fn dtype(self) -> DType {
+        match self {
+            Self::Int => DType::Int32,
+            Self::Long => DType::Int64,
+            Self::Decimal(digits) => DType::Decimal(digits, 0),
+            Self::Double => DType::Float64,
+            Self::Timestamp => DType::Datetime {
+                unit: TimeUnit::Microsecond,
+                utc: true,
+            },
+            Self::Date => DType::Date,
+            Self::Text => DType::Str,
+        }
+    }
+}
+
+/// The text of a directory name as a value of the field. A time is one of `zone`, where the field is an instant.
+pub fn value(text: Option<&str>, field: &Field, zone: TimeZone) -> Result<Value> {
     let Some(text) = text else {
         return Ok(Value::Null);
     };
-    typed(text, field.dtype).ok_or_else(|| {
+    typed(text, field.dtype, zone).ok_or_else(|| {
         Error::corrupt(format!("the partition value {text:?} is not a {}", field.dtype)).at("column", &field.name)
     })
 }
 
-fn typed(text: &str, dtype: DType) -> Option<Value> {
+fn typed(text: &str, dtype: DType, zone: TimeZone) -> Option<Value> {
     match dtype {
         DType::Int8 | DType::Int16 | DType::UInt8 | DType::UInt16 | DType::UInt32 => {
             text.parse::<i64>().ok().map(Value::from)
@@ -71,14 +137,118 @@ fn typed(text: &str, dtype: DType) -> Option<Value> {
         DType::UInt64 => text.parse::<u64>().ok().map(Value::from),
         DType::Int32 => text.parse::<i32>().ok().map(Value::from),
         DType::Int64 => text.parse::<i64>().ok().map(Value::from),
-        // Rust reads "inf" and "nan" in any case as numbers; in a directory name they are words.
-        DType::Float64 if text.bytes().all(|c| c.is_ascii_digit() || b"+-.eE".contains(&c)) => {
-            text.parse::<f64>().ok().map(Value::from)
-        }
+        DType::Float64 => double(text).map(Value::from),
+        DType::Decimal(precision, scale) => decimal(text, precision, scale).map(Value::Decimal),
         DType::Date => days(text).map(Value::Date),
+        DType::Datetime {
+            unit: unit @ TimeUnit::Microsecond,
+            utc,
+        } => {
+            let midnight = || Some(i64::from(days(text)?) * MICROS_PER_DAY);
+            let wall = wall_clock(text).or_else(midnight)?;
+            let value = if utc { zone.instant(wall)? } else { wall };
+            Some(Value::Datetime { value, unit, utc })
+        }
         DType::Str => Some(Value::from(text)),
         _ => None,
     }
+}
+
+const MICROS_PER_DAY: i64 = 86_400_000_000;
+/// Most digits of Spark's decimals.
+const MAX_DECIMAL_DIGITS: usize = 38;
+
+/// A number as `java.math.BigDecimal` reads it: its sign, its digits without leading zeros, and how many of them stand
+/// after the point, which is negative where zeros follow them.
+fn big_decimal(text: &str) -> Option<(bool, String, i64)> {
+    let (number, exponent) = match text.split_once(['e', 'E']) {
+        Some((number, exponent)) => (number, exponent.parse::<i32>().ok()?),
+        None => (text, 0),
+    };
+    let negative = number.starts_with('-');
+    let number = number.strip_prefix(['-', '+']).unwrap_or(number);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = format!("{whole}{fraction}");
+    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let scale = fraction.len() as i64 - i64::from(exponent);
+    Some((negative, digits.trim_start_matches('0').to_owned(), scale))
+}
+
+/// The digits of a whole number that a decimal of Spark holds; none of `1.0`, whose point says that it is no whole number.
+fn whole_digits(text: &str) -> Option<u8> {
+    let (_, digits, scale) = big_decimal(text)?;
+    let zeros = usize::try_from(scale.checked_neg()?).ok()?;
+    let digits = digits.len().max(1).checked_add(zeros)?;
+    u8::try_from(digits).ok().filter(|_| digits <= MAX_DECIMAL_DIGITS)
+}
+
+/// The decimal of this precision and scale, if it is the number to the last digit.
+fn decimal(text: &str, precision: u8, scale: i8) -> Option<Decimal> {
+    let (negative, mut digits, own) = big_decimal(text)?;
+    let zeros = i64::from(scale) - own;
+    if digits.is_empty() {
+        digits.push('0');
+    } else if zeros >= 0 {
+        let zeros = usize::try_from(zeros)
+            .ok()
+            .filter(|zeros| *zeros <= usize::from(precision))?;
+        digits.push_str(&"0".repeat(zeros));
+    } else {
+        let kept = digits.len().checked_sub(usize::try_from(-zeros).ok()?)?;
+        if digits[kept..].bytes().any(|digit| digit != b'0') {
+            return None;
+        }
+        digits.truncate(kept);
+    }
+    if digits.len() > usize::from(precision) {
+        return None;
+    }
+    let unscaled: i256 = digits.parse().ok()?;
+    Some(Decimal {
+        unscaled: if negative { unscaled.wrapping_neg() } else { unscaled },
+        precision,
+        scale,
+    })
+}
+
+/// A number as `Double.parseDouble` of Java reads it, but for those in hexadecimal: with spaces around it, and with a
+/// letter that says float or double behind it. `NaN` and `Infinity` are numbers as Java writes them, and words otherwise.
+fn double(text: &str) -> Option<f64> {
+    let text = text.trim_matches(|c| c <= ' ');
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if unsigned == "NaN" || unsigned == "Infinity" {
+        return text.parse().ok();
+    }
+    let number = text.strip_suffix(['d', 'D', 'f', 'F']).unwrap_or(text);
+    // Rust reads "inf" and "nan" in any case.
+    let plain = number.bytes().all(|c| c.is_ascii_digit() || b"+-.eE".contains(&c));
+    number.parse().ok().filter(|_| plain)
+}
+
+/// Microseconds from 1970-01-01 to a time written `2024-01-31 12:00:00` or `2024-01-31 12:00:00.5`: with more digits it is
+/// no time to Spark.
+fn wall_clock(text: &str) -> Option<i64> {
+    let (date, clock) = text.split_at_checked(10)?;
+    let clock = clock.strip_prefix(' ')?;
+    let (clock, tenths) = match clock.split_at_checked(8)? {
+        (clock, "") => (clock, 0),
+        (clock, rest) => (clock, digits(rest.strip_prefix('.')?, 1)?),
+    };
+    let mut parts = clock.split(':').map(|part| digits(part, 2));
+    let (hour, minute, second) = (parts.next()??, parts.next()??, parts.next()??);
+    if parts.next().is_some() || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let seconds = (hour * 60 + minute) * 60 + second;
+    Some(i64::from(days(date)?) * MICROS_PER_DAY + seconds * 1_000_000 + tenths * 100_000)
+}
+
+/// A number of exactly so many digits.
+fn digits(text: &str, n: usize) -> Option<i64> {
+    let plain = text.len() == n && text.bytes().all(|digit| digit.is_ascii_digit());
+    text.parse().ok().filter(|_| plain)
 }
 
 /// Days from 1970-01-01 to a date written `2024-01-31`.
@@ -148,6 +318,108 @@ mod tests {
         check(
             &["a=1/x", "y"],
             "the directories do not agree on the partition columns: expected [a] as in a=1/x, found [] (file y)",
+        );
+    }
+
+    /// What Spark 3.5.9 and 4.0.5 infer, in UTC: lines of the values, the type, and the values as Spark prints them, sorted.
+    #[test]
+    fn types_and_values_are_those_of_spark() {
+        for line in include_str!("../tests/partitions.jsonl").lines() {
+            let (values, spark, printed): (Vec<String>, String, Vec<String>) =
+                serde_json::from_str(line).expect("a line of values");
+            let paths = values.iter().filter(|value| !value.is_empty());
+            let paths: Vec<_> = paths.map(|value| format!("p={value}/x")).collect();
+            let parsed: Vec<_> = paths.iter().map(|path| (path.as_str(), parse(path))).collect();
+            let fields = infer(&parsed.iter().map(|(path, map)| (*path, map)).collect::<Vec<_>>());
+            let field = fields.expect("a field").remove(0);
+            // Without a value there is no type; and numbers in hexadecimal and years before 0 stay text.
+            let expected = match (spark.as_str(), values[0].as_str()) {
+                ("void", _) | (_, "0x1p3" | "-2024-01-31") => "str".to_owned(),
+                ("int", _) => "int32".to_owned(),
+                ("bigint", _) => "int64".to_owned(),
+                ("double", _) => "float64".to_owned(),
+                ("string", _) => "str".to_owned(),
+                ("date", _) => "datetime64[D]".to_owned(),
+                ("timestamp", _) => "datetime64[us, UTC]".to_owned(),
+                (decimal, _) => decimal.replace(',', ", "),
+            };
+            assert_eq!(field.dtype.to_string(), expected, "{line}");
+            let print = |(_, map): &(&str, IndexMap<String, Option<String>>)| {
+                let value = value(map["p"].as_deref(), &field, TimeZone::default()).expect("a value");
+                match &value {
+                    Value::Null => "None".to_owned(),
+                    Value::Int(value) => value.to_string(),
+                    Value::Decimal(value) => value.to_string(),
+                    Value::Str(text) => text.clone(),
+                    Value::Float64(value) => format!("{value:?}"),
+                    time => {
+                        let text = time.to_iso().expect("a time").replace('T', " ");
+                        text.trim_end_matches('Z').replace(".500", ".5")
+                    }
+                }
+            };
+            let mut found: Vec<_> = parsed.iter().map(print).collect();
+            found.sort();
+            match expected.as_str() {
+                "float64" => {
+                    let numbers = |texts: &[String]| -> Vec<f64> {
+                        texts
+                            .iter()
+                            .map(|text| text.replace("Infinity", "inf").parse().expect("a number"))
+                            .collect()
+                    };
+                    let bits = |numbers: Vec<f64>| numbers.into_iter().map(f64::to_bits).collect::<Vec<_>>();
+                    assert_eq!(bits(numbers(&found)), bits(numbers(&printed)), "{line}");
+                }
+                "str" if spark != "string" => {}
+                _ => assert_eq!(found, printed, "{line}"),
+            }
+        }
+    }
+
+    #[test]
+    fn declared_decimals_and_zones() {
+        let decimal = |text, precision, scale| decimal(text, precision, scale).map(|value| value.to_string());
+        for (text, precision, scale, expected) in [
+            ("1.5", 5, 2, Some("1.50")),
+            ("-1.500", 5, 2, Some("-1.50")),
+            ("1.505", 5, 2, None),
+            ("1234", 5, 2, None),
+            ("0", 1, 0, Some("0")),
+            ("0.00", 3, 2, Some("0.00")),
+            ("1e2", 5, 2, Some("100.00")),
+            ("1e999999999", 5, 2, None),
+            ("1e-999999999", 5, 2, None),
+            ("1e99999999999", 5, 2, None),
+            ("x", 5, 2, None),
+            ("", 5, 2, None),
+        ] {
+            assert_eq!(decimal(text, precision, scale).as_deref(), expected, "{text}");
+        }
+        let instant = |text, zone: &str, utc| {
+            let unit = TimeUnit::Microsecond;
+            let field = Field::scalar("t", DType::Datetime { unit, utc });
+            value(Some(text), &field, zone.parse().expect("a zone")).map(|value| value.to_iso())
+        };
+        let iso = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            instant("2024-07-01 12:00:00", "Europe/Zurich", true).expect("a time"),
+            iso("2024-07-01T10:00:00Z")
+        );
+        assert_eq!(
+            instant("2024-07-01", "-03:30", true).expect("a time"),
+            iso("2024-07-01T03:30:00Z")
+        );
+        assert_eq!(
+            instant("2024-07-01 12:00:00", "Europe/Zurich", false).expect("a time"),
+            iso("2024-07-01T12:00:00")
+        );
+        let error = instant("2024-07-01 12:00", "UTC", true)
+            .expect_err("no time")
+            .to_string();
+        assert_eq!(
+            error,
+            "the partition value \"2024-07-01 12:00\" is not a datetime64[us, UTC] (column t)"
         );
     }
 

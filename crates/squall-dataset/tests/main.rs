@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Float64Array, Int32Array, RecordBatch, StructArray, Time64MicrosecondArray};
+use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StructArray, Time64MicrosecondArray};
 use arrow_schema::{DataType, Field};
 use squall_dataset::{Dataset, DatasetUrl, Origin};
-use squall_schema::{ErrorKind, Result};
+use squall_schema::{ErrorKind, Result, Schema};
 use squall_testkit::{Layout, Table, rows, write_file};
 
 fn open(path: &Path) -> Result<Dataset> {
@@ -105,45 +105,58 @@ fn hidden_files_are_skipped_and_others_are_not() {
 }
 
 #[test]
-fn files_that_disagree_are_refused_by_name() {
-    let check = |other: RecordBatch, expected: &str| {
-        let table = Table::write(&Layout::default());
-        write_file(&table.path().join("part-99999.parquet"), &other, &Layout::default());
-        let error = open(table.path()).expect_err("an error");
-        assert_eq!(error.kind(), ErrorKind::Unsupported);
-        assert!(
-            error.to_string().contains(expected) && error.to_string().contains("part-99999.parquet"),
-            "{error}"
-        );
+fn files_that_differ_are_merged() {
+    let table = Table::write(&Layout::default());
+    let write = |name: &str, columns: Vec<(&str, ArrayRef)>| {
+        let batch = RecordBatch::try_from_iter(columns).expect("a batch");
+        write_file(&table.path().join(name), &batch, &Layout::default());
     };
     let batch = rows(0..3);
-    check(
-        batch.project(&[0, 1]).expect("two columns"),
-        "the file lacks the column \"x\"",
+    let columns = ["id", "name", "x"].map(|name| batch.column_by_name(name).expect("a column").clone());
+    let [id, name, x] = columns;
+    let wide: ArrayRef = Arc::new(Int64Array::from(vec![0; 3]));
+    let more: ArrayRef = Arc::new(Float64Array::from(vec![0.0; 3]));
+    write(
+        "part-8.parquet",
+        vec![("more", more), ("x", x), ("id", id), ("name", name.clone())],
     );
-    let wider: ArrayRef = Arc::new(Float64Array::from(vec![0.0; 3]));
-    let columns = [
-        ("id", wider.clone()),
-        ("name", batch.column(1).clone()),
-        ("x", batch.column(2).clone()),
-    ];
-    let wide = RecordBatch::try_from_iter(columns.clone()).expect("a batch");
-    check(wide, "column \"id\": expected Int32, found Float64");
-    let more = RecordBatch::try_from_iter(
-        [("id", batch.column(0).clone())]
-            .into_iter()
-            .chain(columns.into_iter().skip(1))
-            .chain([("more", wider)]),
+    write("part-9.parquet", vec![("name", name.clone()), ("id", wide)]);
+    let dataset = open(table.path()).expect("a dataset");
+    assert_eq!(
+        dataset.schema().to_string(),
+        "id: int64\nname: str nullable\nx: int8[?] nullable\nmore: float64 nullable"
     );
-    check(more.expect("a batch"), "the file has a column \"more\"");
+    assert_eq!(dataset.rows(), 126);
+    let types = dataset.columns().expect("columns of files").iter();
+    assert_eq!(
+        types.map(|column| column.name().as_str()).collect::<Vec<_>>(),
+        ["id", "name", "x", "more"]
+    );
+    write("part-99.parquet", vec![("id", name)]);
+    let error = open(table.path()).expect_err("an error");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let expected = "column \"id\": expected Int64 as in part-00000.parquet, found Utf8, which no one type holds (file part-99.parquet, URL ";
+    assert!(error.to_string().starts_with(expected), "{error}");
 }
 
 #[test]
-fn columns_may_stand_in_another_order() {
-    let table = Table::write(&Layout::default());
-    let other = rows(0..3).project(&[2, 0, 1]).expect("three columns");
-    write_file(&table.path().join("part-99999.parquet"), &other, &Layout::default());
-    assert_eq!(open(table.path()).expect("a dataset").rows(), 123);
+fn a_column_that_a_directory_names_too_is_not_merged() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let write = |directory_name: &str, columns: Vec<(&str, ArrayRef)>| {
+        let path = directory.path().join(directory_name);
+        fs::create_dir(&path).expect("a new directory");
+        let batch = RecordBatch::try_from_iter(columns).expect("a batch");
+        write_file(&path.join("x.parquet"), &batch, &Layout::default());
+    };
+    let ids: ArrayRef = Arc::new(Int32Array::from(vec![1, 2]));
+    let days: ArrayRef = Arc::new(Float64Array::from(vec![1.5, 2.5]));
+    write("day=1", vec![("id", ids.clone()), ("day", days)]);
+    write("day=2", vec![("id", ids.clone()), ("day", ids.clone())]);
+    write("day=3", vec![("id", ids)]);
+    assert_eq!(
+        open(directory.path()).expect("a dataset").schema().to_string(),
+        "id: int32\nday: int32"
+    );
 }
 
 #[test]
@@ -178,6 +191,56 @@ fn metadata_of_petastorm_does_not_get_in_the_way() {
     let file = [b"PAR1", &footer[..], &length, b"PAR1"].concat();
     fs::write(table.path().join("_common_metadata"), file).expect("written");
     assert_eq!(open(table.path()).expect("a dataset").rows(), 120);
+}
+
+/// `_common_metadata` of a Unischema of int32 fields, of these names and nullability.
+fn unischema(fields: &[(&str, bool)]) -> Vec<u8> {
+    let field = |(name, nullable): &(&str, bool)| {
+        let null = u8::from(*nullable);
+        format!("cpetastorm.unischema\nUnischemaField\n(V{name}\ncnumpy\nint32\n(tNI0{null}\ntRa")
+    };
+    let fields: String = fields.iter().map(field).collect();
+    let pickle = format!("cpetastorm.unischema\nUnischema\n(VT\n(l{fields}tR.");
+    let text = |text: &str| {
+        let length = [0x80 | (text.len() & 0x7f) as u8, (text.len() >> 7) as u8];
+        [&[0x18][..], &length, text.as_bytes()].concat()
+    };
+    let pair = [text("dataset-toolkit.unischema.v1"), text(&pickle)].concat();
+    let footer = [&[0x59, 0x1c][..], &pair, &[0, 0]].concat();
+    let length = (footer.len() as u32).to_le_bytes();
+    [b"PAR1", &footer[..], &length, b"PAR1"].concat()
+}
+
+#[test]
+fn a_file_may_lack_what_a_unischema_declares_nullable() {
+    let table = Table::write(&Layout::default());
+    let other = rows(0..3).project(&[1, 2]).expect("two columns");
+    write_file(&table.path().join("part-9.parquet"), &other, &Layout::default());
+    let declare = |fields| fs::write(table.path().join("_common_metadata"), unischema(fields)).expect("written");
+    declare(&[("id", true)]);
+    let dataset = open(table.path()).expect("a dataset");
+    assert_eq!(dataset.schema().to_string(), "id: int32 nullable");
+    assert_eq!(dataset.origin(), &Origin::Petastorm("T".to_owned()));
+    declare(&[("id", false)]);
+    let expected =
+        "the file has no column \"id\", which the Unischema declares without nulls (file part-9.parquet, URL ";
+    assert!(refused(table.path()).starts_with(expected), "{}", refused(table.path()));
+    declare(&[("none", true)]);
+    let expected = "the Unischema has a field \"none\" that no file has";
+    assert!(refused(table.path()).starts_with(expected), "{}", refused(table.path()));
+}
+
+/// The fields that Spark's own schema declares are those that its Parquet files have.
+#[test]
+fn spark_and_parquet_agree() {
+    let declared = include_str!("../../squall-schema/src/spark/types.json");
+    let declared = Schema::from_spark_json(declared).expect("a schema of Spark");
+    for name in ["spark-3.5-types", "spark-4.0-types"] {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../integration-tests/fixtures");
+        let dataset = open(&fixtures.join(name)).expect("a dataset");
+        let in_files = &dataset.schema().fields()[..declared.fields().len()];
+        assert_eq!(in_files, declared.fields(), "{name}");
+    }
 }
 
 #[test]

@@ -5,9 +5,10 @@ use std::marker::PhantomData;
 use std::num::NonZero;
 use std::sync::Arc;
 
-use squall_dataset::{Dataset, DatasetUrl};
-use squall_schema::{Error, Result, Schema};
+use squall_dataset::{Dataset, DatasetUrl, OpenOptions};
+use squall_schema::{Error, Result};
 
+use crate::columns::Columns;
 use crate::order::{Order, OrderOptions, Shuffle};
 use crate::plan::ReadPlan;
 use crate::rank;
@@ -16,6 +17,7 @@ use crate::select::Selection;
 use crate::share::{Remainder, Share};
 use crate::state::ReaderState;
 use crate::transform::TransformSpec;
+use crate::view::View;
 
 /// Lanes when none are given. Every batch mixes rows of so many places of the dataset.
 pub const DEFAULT_LANES: u64 = 32;
@@ -68,7 +70,8 @@ pub struct ReaderBuilder<R> {
     shuffle: Option<Shuffle>,
     lanes: Option<u64>,
     window: Option<u64>,
-    columns: Option<Vec<String>>,
+    view: View,
+    time_zone: Option<String>,
     #[cfg(feature = "filter")]
     filter: Option<String>,
     transform: TransformSpec,
@@ -93,7 +96,8 @@ impl<R> ReaderBuilder<R> {
             shuffle: None,
             lanes: None,
             window: None,
-            columns: None,
+            view: View::default(),
+            time_zone: None,
             #[cfg(feature = "filter")]
             filter: None,
             transform: TransformSpec::new(),
@@ -158,8 +162,31 @@ impl<R> ReaderBuilder<R> {
     }
 
     /// The columns that are read, in this order; all if not given. The order of the rows does not depend on it.
+    ///
+    /// `a.b` is the member `b` of the struct column `a`, unless a column has that name; only the member is fetched.
     pub fn columns<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
-        self.columns = Some(names.into_iter().map(Into::into).collect());
+        self.view.names = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Regular expressions for names of columns: those that one matches as a whole are read, in the order of the dataset,
+    /// after the columns that [`ReaderBuilder::columns`] names. One that matches none is an error.
+    pub fn columns_matching<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
+        self.view.patterns = Some(patterns.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Takes structs apart: a column `a` with members `b` and `c` is read as the columns `a.b` and `a.c`, null where the
+    /// struct is. Lists of structs and maps stay as they are. Where-clauses name the members too, in quotes: `"a.b" > 0`.
+    pub fn flatten_structs(mut self) -> Self {
+        self.view.flatten = true;
+        self
+    }
+
+    /// The zone of the times in directory names, which Spark writes in that of its session: a name such as `Europe/Zurich`, an
+    /// offset such as `+02:00`; UTC if not given. Times in files do not depend on it.
+    pub fn time_zone(mut self, zone: impl Into<String>) -> Self {
+        self.time_zone = Some(zone.into());
         self
     }
 
@@ -267,16 +294,21 @@ impl<R> ReaderBuilder<R> {
             Some(workers) => workers,
             None => std::thread::available_parallelism().map_or(1, NonZero::get),
         };
+        let mut options = OpenOptions::default();
+        if let Some(zone) = &self.time_zone {
+            options = options.with_time_zone(zone.parse()?);
+        }
         let io = Io::new()?;
-        let dataset = io.wait(async move { Dataset::open(&url).await })?;
-        let source = source_schema(&dataset, self.columns.as_deref())?;
+        let dataset = io.wait(async move { Dataset::open_with(&url, &options).await })?;
+        let source = self.view.schema(&dataset)?;
         let schema = self.transform.schema(&source)?;
         squall_schema::arrow::schema_to_arrow(&schema)?;
 
+        let columns = Columns::new(&dataset, source.stored())?;
         let dataset = Arc::new(dataset);
         #[cfg(feature = "filter")]
         let selection = match &self.filter {
-            Some(sql) => crate::filter::select(&dataset, sql, workers, &io)?,
+            Some(sql) => crate::filter::select(&dataset, &self.view.all(&dataset)?, sql, workers, &io)?,
             None => Selection::all(&dataset)?,
         };
         #[cfg(not(feature = "filter"))]
@@ -317,7 +349,7 @@ impl<R> ReaderBuilder<R> {
             start: self.resume.as_ref().map_or((0, 0), |state| (state.epoch, state.next)),
             dataset,
             selection: Arc::new(selection),
-            stored: Arc::new(source.stored()),
+            columns: Arc::new(columns),
             source: Arc::new(source),
             schema: Arc::new(schema),
             transform: self.transform,
@@ -348,33 +380,6 @@ impl ReaderBuilder<BatchReader> {
     pub fn build(self) -> Result<BatchReader> {
         let (plan, io) = self.plan()?;
         Ok(BatchReader::new(plan, io))
-    }
-}
-
-fn source_schema(dataset: &Dataset, columns: Option<&[String]>) -> Result<Schema> {
-    let unsupported = |name: &str| dataset.unsupported().iter().find(|column| column.name == name);
-    let refuse = |column: &squall_dataset::UnsupportedColumn| {
-        Error::unsupported(format!(
-            "column {:?} of type {} cannot be read as scalars or tensors: select the other columns",
-            column.name, column.data_type
-        ))
-        .at("URL", dataset.url())
-    };
-    match columns {
-        None => match dataset.unsupported().first() {
-            Some(column) => Err(refuse(column)),
-            None => Ok(dataset.schema().clone()),
-        },
-        Some([]) => Err(Error::invalid("no column is selected")),
-        Some(columns) => {
-            if let Some(column) = columns.iter().find_map(|name| unsupported(name)) {
-                return Err(refuse(column));
-            }
-            dataset
-                .schema()
-                .project(columns)
-                .map_err(|error| error.at("URL", dataset.url()))
-        }
     }
 }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, RecordBatch};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelectionPolicy};
 use squall_schema::columns::{column_from_values, normalise};
-use squall_schema::{Error, ErrorKind, Field, Result, Schema, Value};
+use squall_schema::{Error, ErrorKind, Field, Result, Value};
 
+use crate::columns::Columns;
 use crate::fetch::{Fetched, selection};
 use crate::transform::record_batch;
 
@@ -22,19 +23,19 @@ pub(crate) struct Decoder {
     /// The rows of the row group that come next, ascending.
     rows: Vec<Range<u64>>,
     partition: Arc<[(Field, Value)]>,
-    schema: Arc<Schema>,
+    columns: Arc<Columns>,
 }
 
 impl Decoder {
     /// A decoder of the run's rows, without the first `skip`.
     ///
-    /// `schema` is that of the batches, which have up to `rows_at_once` rows; the fields in `partition` have one value for
-    /// all rows and no bytes.
+    /// `columns` are those of the batches, which have up to `rows_at_once` rows; the fields in `partition` have one value
+    /// for all rows and no bytes.
     pub(crate) fn new(
         fetched: &Fetched,
         skip: u64,
         rows_at_once: u64,
-        schema: Arc<Schema>,
+        columns: Arc<Columns>,
         partition: Arc<[(Field, Value)]>,
     ) -> Result<Self> {
         let rows = skip_rows(&fetched.rows, skip);
@@ -55,7 +56,7 @@ impl Decoder {
             left: None,
             rows,
             partition,
-            schema,
+            columns,
         })
     }
 
@@ -83,16 +84,17 @@ impl Decoder {
             None => return Err(Error::corrupt("the row group has fewer rows than its footer says")),
         };
         let rows = batch.num_rows();
-        let column = |field: &Field| -> Result<ArrayRef> {
-            if let Some((_, value)) = self.partition.iter().find(|(own, _)| own.name == field.name) {
-                return column_from_values(field, &vec![value; rows]);
+        let schema = self.columns.schema();
+        let column = |(place, field): (usize, &Field)| -> Result<ArrayRef> {
+            if let Some(column) = self.columns.find(place, &batch) {
+                return normalise(&column?, field).map_err(|error| self.in_row_group(error));
             }
-            let column = batch.column_by_name(&field.name);
-            let column = column.ok_or_else(|| Error::corrupt(format!("the file has no column {:?}", field.name)))?;
-            normalise(column, field).map_err(|error| self.in_row_group(error))
+            let value = self.partition.iter().find(|(own, _)| own.name == field.name);
+            let (_, value) = value.ok_or_else(|| Error::internal(format!("no directory names {:?}", field.name)))?;
+            column_from_values(field, &vec![value; rows])
         };
-        let columns = self.schema.fields().iter().map(column).collect::<Result<Vec<_>>>()?;
-        let batch = record_batch(&self.schema, columns, rows)?;
+        let columns = schema.fields().iter().enumerate().map(column);
+        let batch = record_batch(schema, columns.collect::<Result<_>>()?, rows)?;
         self.rows = skip_rows(&self.rows, rows as u64);
         Ok(batch)
     }

@@ -15,6 +15,8 @@ use squall_dataset::{Dataset, Piece, footer};
 use squall_schema::{Error, Result, panic_text};
 use tokio::sync::OnceCell;
 
+use crate::columns::Columns;
+
 /// The footers of the files that were opened, each loaded once.
 pub(crate) struct Footers(Vec<OnceCell<ArrowReaderMetadata>>);
 
@@ -65,7 +67,7 @@ pub(crate) async fn fetch(
     footers: &Footers,
     piece: &Piece,
     rows: Vec<Range<u64>>,
-    columns: &[String],
+    columns: &Columns,
 ) -> Result<Fetched> {
     let fetched = AssertUnwindSafe(fetch_inner(dataset, footers, piece, rows, columns))
         .catch_unwind()
@@ -86,13 +88,13 @@ async fn fetch_inner(
     footers: &Footers,
     piece: &Piece,
     rows: Vec<Range<u64>>,
-    columns: &[String],
+    columns: &Columns,
 ) -> Result<Fetched> {
     let file = dataset.file_of(piece);
     let footer = footers.get(dataset, piece).await?;
     let metadata = footer.metadata();
     let schema = metadata.file_metadata().schema_descr();
-    let projection = ProjectionMask::roots(schema, roots(&footer, columns)?);
+    let projection = columns.projection(schema)?;
     let row_group = piece.row_group as usize;
     let ranges = byte_ranges(
         metadata,
@@ -110,15 +112,6 @@ async fn fetch_inner(
         bytes: SparseBytes::new(chunks, file.size),
         footer,
     })
-}
-
-/// The places of the columns in the file. Another file may have them in another order.
-fn roots(footer: &ArrowReaderMetadata, columns: &[String]) -> Result<Vec<usize>> {
-    let root = |name: &String| {
-        let found = footer.schema().index_of(name);
-        found.map_err(|_| Error::corrupt(format!("the file has no column {name:?}, though the dataset has it")))
-    };
-    columns.iter().map(root).collect()
 }
 
 pub(crate) fn selection(rows: &[Range<u64>], rows_in_group: u64) -> RowSelection {

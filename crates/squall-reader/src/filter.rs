@@ -28,16 +28,18 @@ use squall_schema::arrow::schema_to_arrow;
 use squall_schema::columns::column_from_values;
 use squall_schema::{Error, Field, Result, Schema, Value};
 
+use crate::columns::Columns;
 use crate::decode::{DECODE_ROWS, Decoder};
 use crate::fetch::{Footers, fetch};
 use crate::reader::Io;
 use crate::select::{Bitmap, RowSet, SelectedPiece, Selection};
 use crate::transform::record_batch;
 
-/// The rows of the dataset for which `sql` is true.
-pub(crate) fn select(dataset: &Arc<Dataset>, sql: &str, workers: usize, io: &Io) -> Result<Selection> {
+/// The rows of the dataset for which `sql` is true. It may name the columns of `schema`, the dataset's as a whole or with its
+/// structs taken apart.
+pub(crate) fn select(dataset: &Arc<Dataset>, schema: &Schema, sql: &str, workers: usize, io: &Io) -> Result<Selection> {
     // What is encoded in cells is binary to a where-clause.
-    let predicate = Arc::new(Predicate::parse(sql, &dataset.schema().stored())?);
+    let predicate = Arc::new(Predicate::parse(sql, &schema.stored(), dataset)?);
     let footers = Arc::new(Footers::new(dataset));
     let scan = |ordinal: usize| {
         let (dataset, footers, predicate) = (dataset.clone(), footers.clone(), predicate.clone());
@@ -58,12 +60,12 @@ pub(crate) fn select(dataset: &Arc<Dataset>, sql: &str, workers: usize, io: &Io)
 struct Predicate {
     sql: String,
     /// The columns that it names.
-    schema: Arc<Schema>,
+    columns: Arc<Columns>,
     expression: Arc<dyn PhysicalExpr>,
 }
 
 impl Predicate {
-    fn parse(sql: &str, schema: &Schema) -> Result<Self> {
+    fn parse(sql: &str, schema: &Schema, dataset: &Dataset) -> Result<Self> {
         let wrong = |error: DataFusionError| {
             // One sentence: DataFusion lists the valid fields on a line of their own, prints the syntax tree of what it does
             // not support, and asks for bug reports.
@@ -110,7 +112,7 @@ impl Predicate {
         }
         Ok(Self {
             sql: sql.to_owned(),
-            schema: Arc::new(schema),
+            columns: Arc::new(Columns::new(dataset, schema)?),
             expression,
         })
     }
@@ -126,14 +128,8 @@ impl Predicate {
             .cloned()
             .zip(file.partition.iter().cloned())
             .collect();
-        let in_directory = |name: &str| partition.iter().any(|(field, _)| field.name == name);
-        let columns: Vec<_> = self
-            .schema
-            .names()
-            .filter(|name| !in_directory(name))
-            .map(str::to_owned)
-            .collect();
-        if columns.is_empty() {
+        let schema = self.columns.schema();
+        if self.columns.in_directories_only() {
             let value = |field: &Field| {
                 let value = partition
                     .iter()
@@ -141,8 +137,8 @@ impl Predicate {
                     .map_or(&Value::Null, |(_, value)| value);
                 column_from_values(field, &[value])
             };
-            let one = self.schema.fields().iter().map(value).collect::<Result<_>>()?;
-            let holds = self.evaluate(&record_batch(&self.schema, one, 1)?)?;
+            let one = schema.fields().iter().map(value).collect::<Result<_>>()?;
+            let holds = self.evaluate(&record_batch(schema, one, 1)?)?;
             return Ok(RowSet::All(if holds.value(0) && holds.is_valid(0) {
                 piece.rows
             } else {
@@ -154,12 +150,12 @@ impl Predicate {
             footers,
             piece,
             RowSet::All(piece.rows).runs(&(0..piece.rows)),
-            &columns,
+            &self.columns,
         )
         .await?;
         let (predicate, rows) = (self.clone(), piece.rows);
         let work = move || {
-            let mut decoder = Decoder::new(&fetched, 0, DECODE_ROWS, predicate.schema.clone(), partition)?;
+            let mut decoder = Decoder::new(&fetched, 0, DECODE_ROWS, predicate.columns.clone(), partition)?;
             let mut batches = Vec::new();
             decoder.take(rows, &mut batches)?;
             let mut bits = BooleanBufferBuilder::new(rows as usize);

@@ -1,7 +1,7 @@
 //! Which rows, in which order, read how.
 //!
 //! The files stand in the order of the data. Up to [`Share`] all is pure: [`Selection`] says which rows, [`Order`] in
-//! which order, [`Share`] which of them a rank takes at which step. Behind it bytes move: `fetch` gets them, `decode`
+//! which order, [`Share`] which of them a rank takes at which step. Behind it bytes move: `columns` says which, `fetch` gets them, `decode`
 //! makes columns of them, `gather` picks a batch from the windows, `cells` decodes what is encoded in it, a [`TransformSpec`] changes it, and `pipeline`, the
 //! only file that spawns, drives all of them through the jobs of `work` and restores the order. [`make_reader`] and [`make_batch_reader`] are where
 //! a user starts.
@@ -21,6 +21,7 @@ mod rank;
 
 mod plan;
 
+mod columns;
 mod fetch;
 
 mod decode;
@@ -32,6 +33,8 @@ mod transform;
 mod work;
 
 mod pipeline;
+
+mod view;
 
 mod builder;
 mod reader;

@@ -281,7 +281,7 @@ impl Driver {
                 let dataset = &context.plan.dataset;
                 // The semaphore is never closed; a permit is held during the request only.
                 let _permit = context.fetches.acquire().await;
-                let result = fetch(dataset, &context.footers, &info, stored, &context.columns).await;
+                let result = fetch(dataset, &context.footers, &info, stored, &context.plan.columns).await;
                 // The driver may have stopped.
                 let _ = events.send(Event::Fetched {
                     lane: key,

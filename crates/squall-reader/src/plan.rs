@@ -6,6 +6,7 @@ use std::sync::Arc;
 use squall_dataset::Dataset;
 use squall_schema::{Error, Result, Schema};
 
+use crate::columns::Columns;
 use crate::gather::{Pass, Pick, Window};
 use crate::order::{Order, OrderOptions};
 use crate::random::Permutation;
@@ -22,7 +23,7 @@ pub(crate) struct ReadPlan {
     /// The columns that are read, decoded.
     pub(crate) source: Arc<Schema>,
     /// The same columns as they are stored: binary cells where they have a codec.
-    pub(crate) stored: Arc<Schema>,
+    pub(crate) columns: Arc<Columns>,
     /// The columns that are delivered.
     pub(crate) schema: Arc<Schema>,
     pub(crate) transform: TransformSpec,

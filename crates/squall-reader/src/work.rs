@@ -94,18 +94,10 @@ pub(crate) struct Run {
 pub(crate) struct Context {
     pub(crate) plan: Arc<ReadPlan>,
     pub(crate) footers: Footers,
-    /// The columns that stand in files.
-    pub(crate) columns: Vec<String>,
     /// Limits how many fetches are under way.
     pub(crate) fetches: Semaphore,
     /// For each file the partition fields that are read, with their values.
     pub(crate) partitions: Vec<Arc<[(Field, Value)]>>,
-}
-
-fn file_columns(plan: &ReadPlan) -> Vec<String> {
-    let partitions = plan.dataset.partition_fields();
-    let in_file = |name: &&str| partitions.iter().all(|field| field.name != **name);
-    plan.source.names().filter(in_file).map(str::to_owned).collect()
 }
 
 fn partitions(plan: &ReadPlan) -> Vec<Arc<[(Field, Value)]>> {
@@ -122,7 +114,6 @@ impl Context {
     pub(crate) fn new(plan: Arc<ReadPlan>) -> Self {
         Self {
             footers: Footers::new(&plan.dataset),
-            columns: file_columns(&plan),
             fetches: Semaphore::new(FETCHES),
             partitions: partitions(&plan),
             plan,
@@ -172,7 +163,7 @@ impl Context {
                     let partition = self.partitions[part.run.piece.file as usize].clone();
                     // A lane does not decode more at a time than its windows hold.
                     let rows_at_once = plan.order.window;
-                    Decoder::new(&part.run.fetched, skip, rows_at_once, plan.stored.clone(), partition).map_err(at)?
+                    Decoder::new(&part.run.fetched, skip, rows_at_once, plan.columns.clone(), partition).map_err(at)?
                 }
             };
             decoder.take(part.rows.end - part.rows.start, &mut chunks).map_err(at)?;
@@ -193,7 +184,7 @@ impl Context {
             &plan.selection,
             &batch.picks,
             &batch.permutation,
-            &plan.stored,
+            plan.columns.schema(),
         )?;
         let columns = decode_cells(cells, &plan.source).map_err(|error| self.name_row(error, &ids))?;
         let rows = Rows {

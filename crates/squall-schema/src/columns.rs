@@ -3,6 +3,7 @@
 //! [`normalise`] brings a column of a file to the canonical type of its field, [`value_at`] reads one cell of a
 //! canonical column and [`column_from_values`] builds one.
 
+mod nested;
 mod normalise;
 mod value;
 

@@ -11,6 +11,8 @@ mod error;
 
 mod dtype;
 mod field;
+mod flatten;
+mod matching;
 mod schema;
 
 pub mod arrow;
@@ -22,6 +24,7 @@ pub mod codec;
 pub mod columns;
 
 pub mod petastorm;
+pub mod spark;
 
 mod row;
 
@@ -33,6 +36,7 @@ pub mod metadata;
 pub use dtype::{DType, TimeUnit};
 pub use error::{Error, ErrorKind, Result, panic_text};
 pub use field::{Field, FieldType, Shape};
+pub use matching::name_patterns;
 pub use row::{Row, RowId};
 pub use schema::Schema;
 pub use tensor::{Element, Tensor};

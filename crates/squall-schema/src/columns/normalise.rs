@@ -8,6 +8,7 @@ use arrow_buffer::NullBuffer;
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::DataType;
 
+use super::nested::conform;
 use crate::arrow::{element_to_arrow, field_to_arrow, item_field};
 use crate::{DType, Error, Field, Result};
 
@@ -26,7 +27,7 @@ fn normalise_inner(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
         return Err(Error::corrupt("a null in a column that is not nullable").at("row", row));
     }
     if field.dtype == DType::Nested {
-        return cast(column, field_to_arrow(field)?.data_type());
+        return conform(column, field_to_arrow(field)?.data_type());
     }
     if field.shape.is_scalar() {
         return cast(column, &element_to_arrow(field.dtype));

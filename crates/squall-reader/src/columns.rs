@@ -1,0 +1,105 @@
+//! Where the fields of a reader stand in a file: which of its leaves they need, and how to find them in what was decoded.
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, RecordBatch, make_array, new_null_array};
+use arrow_buffer::NullBuffer;
+use parquet::arrow::ProjectionMask;
+use parquet::schema::types::SchemaDescriptor;
+use squall_dataset::{Dataset, Origin};
+use squall_schema::arrow::field_to_arrow;
+use squall_schema::{Error, Field, Result, Schema};
+
+/// The stored fields that are read, and where each stands.
+#[derive(Debug)]
+pub(crate) struct Columns {
+    schema: Schema,
+    /// For each field the names that lead to it in a file; `None` where its value stands in a directory name.
+    paths: Vec<Option<Vec<String>>>,
+    /// Whether each file has all of them.
+    complete: bool,
+}
+
+impl Columns {
+    /// The columns of `schema`, a selection of the dataset's.
+    pub(crate) fn new(dataset: &Dataset, schema: Schema) -> Result<Self> {
+        let path = |field: &Field| {
+            if dataset.partition_fields().iter().any(|own| own.name == field.name) {
+                return Ok(None);
+            }
+            match dataset.schema().locate(&field.name) {
+                Some((_, path)) => Ok(Some(path)),
+                None => Err(dataset.schema().unknown(&field.name)),
+            }
+        };
+        Ok(Self {
+            paths: schema.fields().iter().map(path).collect::<Result<_>>()?,
+            // Squall gives every file every column; a file without one is damaged.
+            complete: matches!(dataset.origin(), Origin::Squall(_)),
+            schema,
+        })
+    }
+
+    pub(crate) fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// Whether no field stands in a file.
+    pub(crate) fn in_directories_only(&self) -> bool {
+        self.paths.iter().all(Option::is_none)
+    }
+
+    /// The leaves of a file that the fields need.
+    pub(crate) fn projection(&self, file: &SchemaDescriptor) -> Result<ProjectionMask> {
+        let mut leaves = Vec::new();
+        for path in self.paths.iter().flatten() {
+            let before = leaves.len();
+            let parts = file.columns().iter().map(|leaf| leaf.path().parts());
+            leaves.extend(
+                parts
+                    .enumerate()
+                    .filter(|(_, own)| own.starts_with(path))
+                    .map(|(i, _)| i),
+            );
+            if self.complete && leaves.len() == before {
+                return Err(Error::corrupt(format!(
+                    "the file has no column {:?}, though the dataset has it",
+                    path.join(".")
+                )));
+            }
+        }
+        Ok(ProjectionMask::leaves(file, leaves))
+    }
+
+    /// The column of the field in this place, from what was decoded of a file: nulls where the file has none. `None` for a
+    /// field that stands in a directory name.
+    pub(crate) fn find(&self, place: usize, batch: &RecordBatch) -> Option<Result<ArrayRef>> {
+        let path = self.paths[place].as_ref()?;
+        let found = path.split_first().and_then(|(name, members)| {
+            let column = batch.column_by_name(name)?.clone();
+            members.iter().try_fold(column, |column, name| member(&column, name))
+        });
+        let field = &self.schema.fields()[place];
+        Some(match found {
+            Some(column) => Ok(column),
+            None if field.nullable => {
+                field_to_arrow(field).map(|own| new_null_array(own.data_type(), batch.num_rows()))
+            }
+            None => Err(Error::corrupt(format!(
+                "the file has no column {:?}, which has no nulls",
+                field.name
+            ))),
+        })
+    }
+}
+
+/// The member of a struct column, null where the struct is.
+fn member(column: &ArrayRef, name: &str) -> Option<ArrayRef> {
+    let column = column.as_struct_opt()?;
+    let member = column.column_by_name(name)?;
+    if column.null_count() == 0 {
+        return Some(member.clone());
+    }
+    let nulls = NullBuffer::union(column.nulls(), member.nulls());
+    let data = member.to_data().into_builder().nulls(nulls).build().ok()?;
+    Some(make_array(data))
+}

@@ -1,0 +1,335 @@
+//! Files that differ, structs and views: what Spark writes, read from outside.
+
+use std::sync::Arc;
+
+use arrow_array::types::{ArrowPrimitiveType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type};
+use arrow_array::{ArrayRef, PrimitiveArray, RecordBatch, StringArray, StructArray};
+use arrow_buffer::NullBuffer;
+use arrow_schema::{Field, Fields};
+use proptest::prelude::*;
+use squall_reader::{Reader, ReaderBuilder, make_batch_reader, make_reader};
+use squall_schema::{Row, Value};
+use squall_testkit::{Layout, write_file};
+use tempfile::TempDir;
+
+/// A file's columns, as functions of the row's number `g`: see [`expected`]. A width says which of the types that are merged
+/// a column has; a column of width 0 is not there.
+#[derive(Debug, Clone)]
+struct File {
+    rows: usize,
+    int: usize,
+    float: usize,
+    text: bool,
+    /// The widths of the members `x` and `y` of the struct `s`; without members there is no struct.
+    members: (usize, usize),
+    reversed: bool,
+}
+
+/// The value that column `name` has in row `g` of this file.
+fn expected(file: &File, name: &str, g: usize) -> Value {
+    let number = (g % 100) as i64;
+    // Every fifth struct is null.
+    let whole = g % 5 != 0;
+    match name {
+        "g" => Value::Int(g as i64),
+        "int" if file.int > 0 && g % 7 != 3 => Value::Int(number),
+        "float" if file.float > 0 => Value::Float64(number as f64 / 4.0),
+        "text" if file.text => Value::from(format!("row {g}")),
+        "s.x" if file.members.0 > 0 && whole && g % 2 == 0 => Value::Int(number),
+        "s.y" if file.members.1 > 0 && whole => Value::from(format!("y {g}")),
+        "s" if file.members != (0, 0) && whole => Value::Struct(
+            ["x", "y"]
+                .map(|member| (member.to_owned(), expected(file, &format!("s.{member}"), g)))
+                .to_vec(),
+        ),
+        _ => Value::Null,
+    }
+}
+
+fn numbers<T: ArrowPrimitiveType>(
+    rows: std::ops::Range<usize>,
+    value: impl Fn(usize) -> Option<T::Native>,
+) -> ArrayRef {
+    Arc::new(PrimitiveArray::<T>::from_iter(rows.map(value)))
+}
+
+fn ints(width: usize, rows: std::ops::Range<usize>, some: impl Fn(usize) -> bool) -> ArrayRef {
+    let value = |g: usize| some(g).then_some((g % 100) as i8);
+    match width {
+        1 => numbers::<Int8Type>(rows, value),
+        2 => numbers::<Int16Type>(rows, |g| value(g).map(i16::from)),
+        3 => numbers::<Int32Type>(rows, |g| value(g).map(i32::from)),
+        _ => numbers::<Int64Type>(rows, |g| value(g).map(i64::from)),
+    }
+}
+
+impl File {
+    fn batch(&self, first: usize) -> RecordBatch {
+        let rows = first..first + self.rows;
+        let mut columns: Vec<(&str, ArrayRef)> = vec![("g", numbers::<Int64Type>(rows.clone(), |g| Some(g as i64)))];
+        if self.int > 0 {
+            columns.push(("int", ints(self.int, rows.clone(), |g| g % 7 != 3)));
+        }
+        match self.float {
+            0 => {}
+            1 => columns.push((
+                "float",
+                numbers::<Float32Type>(rows.clone(), |g| Some((g % 100) as f32 / 4.0)),
+            )),
+            _ => columns.push((
+                "float",
+                numbers::<Float64Type>(rows.clone(), |g| Some((g % 100) as f64 / 4.0)),
+            )),
+        }
+        if self.text {
+            let text = rows.clone().map(|g| Some(format!("row {g}")));
+            columns.push(("text", Arc::new(StringArray::from_iter(text))));
+        }
+        let mut members: Vec<(&str, ArrayRef)> = Vec::new();
+        if self.members.0 > 0 {
+            members.push(("x", ints(self.members.0, rows.clone(), |g| g % 2 == 0)));
+        }
+        if self.members.1 > 0 {
+            let text = rows.clone().map(|g| Some(format!("y {g}")));
+            members.push(("y", Arc::new(StringArray::from_iter(text))));
+        }
+        if self.reversed {
+            columns.reverse();
+            members.reverse();
+        }
+        if !members.is_empty() {
+            let (fields, arrays): (Vec<_>, Vec<_>) = members
+                .into_iter()
+                .map(|(name, array)| (Field::new(name, array.data_type().clone(), true), array))
+                .unzip();
+            let nulls: NullBuffer = rows.map(|g| g % 5 != 0).collect();
+            let structs = StructArray::new(Fields::from(fields), arrays, Some(nulls));
+            columns.push(("s", Arc::new(structs)));
+        }
+        let columns = columns.into_iter().map(|(name, array)| (name, array, true));
+        RecordBatch::try_from_iter_with_nullable(columns).expect("a batch")
+    }
+}
+
+fn write(files: &[File], page_index: bool) -> TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let layout = Layout {
+        row_group: 5,
+        page: 2,
+        page_index,
+        ..Layout::default()
+    };
+    let mut first = 0;
+    for (i, file) in files.iter().enumerate() {
+        write_file(
+            &directory.path().join(format!("part-{i:05}.parquet")),
+            &file.batch(first),
+            &layout,
+        );
+        first += file.rows;
+    }
+    directory
+}
+
+fn reader(directory: &TempDir) -> ReaderBuilder<Reader> {
+    make_reader(directory.path().to_str().expect("a UTF-8 path"))
+        .lanes(3)
+        .window(4)
+}
+
+/// Rows with their file and their number in the whole dataset.
+fn read(reader: ReaderBuilder<Reader>) -> Vec<(usize, usize, Row)> {
+    let reader = reader.build().expect("a reader");
+    let pieces = reader.dataset().pieces().to_vec();
+    let place = |row: squall_schema::Result<Row>| {
+        let row = row.expect("a row");
+        let piece = row.id().piece as usize;
+        let before: u64 = pieces[..piece].iter().map(|piece| piece.rows).sum();
+        (pieces[piece].file as usize, (before + row.id().row) as usize, row)
+    };
+    reader.map(place).collect()
+}
+
+/// Every row of the files once, with these values.
+fn check(files: &[File], rows: &[(usize, usize, Row)]) {
+    let mut seen: Vec<_> = rows.iter().map(|(_, g, _)| *g).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (0..files.iter().map(|file| file.rows).sum()).collect::<Vec<_>>());
+    for (file, g, row) in rows {
+        for (name, value) in row.iter() {
+            // A struct has the members that some file has.
+            let expected = match (expected(&files[*file], name, *g), value) {
+                (Value::Struct(mut members), Value::Struct(found)) => {
+                    members.retain(|(name, _)| found.iter().any(|(own, _)| own == name));
+                    members.sort_by_key(|(name, _)| found.iter().position(|(own, _)| own == name));
+                    Value::Struct(members)
+                }
+                (expected, _) => expected,
+            };
+            // Where no file has the wide type, a column is narrow.
+            let same = match (value, &expected) {
+                (Value::Float32(found), Value::Float64(expected)) => f64::from(*found) == *expected,
+                (found, expected) => found == expected,
+            };
+            assert!(same, "{name} of row {g} is {value:?} instead of {expected:?}");
+        }
+    }
+}
+
+fn files() -> impl Strategy<Value = Vec<File>> {
+    let file = (
+        0..12usize,
+        0..5usize,
+        0..3usize,
+        any::<bool>(),
+        (0..5usize, 0..2usize),
+        any::<bool>(),
+    );
+    let file = file.prop_map(|(rows, int, float, text, members, reversed)| File {
+        rows,
+        int,
+        float,
+        text,
+        members,
+        reversed,
+    });
+    prop::collection::vec(file, 1..6).prop_filter("no rows", |files| files.iter().any(|file| file.rows > 0))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn rows_of_files_that_differ_are_their_union(files in files(), page_index: bool, flat: bool, some in 0..64usize) {
+        let directory = write(&files, page_index);
+        let all = |reader: ReaderBuilder<Reader>| if flat { reader.flatten_structs() } else { reader };
+        let rows = read(all(reader(&directory)));
+        check(&files, &rows);
+        let names: Vec<_> = rows[0].2.iter().map(|(name, _)| name.to_owned()).collect();
+        prop_assert!(!flat || names.iter().all(|name| name != "s"));
+        // Any selection of them; a file may have none of the columns.
+        let selected: Vec<_> = names.iter().enumerate().filter(|(i, _)| some >> i & 1 == 1).map(|(_, name)| name).collect();
+        if !selected.is_empty() {
+            check(&files, &read(all(reader(&directory)).columns(selected)));
+        }
+    }
+}
+
+/// Two files of 6 and 4 rows: the first has `g`, `int` and `s` of `x` and `y`; the second lacks `int` and `s.x`.
+fn two() -> [File; 2] {
+    let first = File {
+        rows: 6,
+        int: 3,
+        float: 0,
+        text: false,
+        members: (3, 1),
+        reversed: false,
+    };
+    let second = File {
+        rows: 4,
+        int: 0,
+        members: (0, 1),
+        ..first.clone()
+    };
+    [first, second]
+}
+
+#[test]
+fn structs_are_taken_apart_or_selected_by_member() {
+    let directory = write(&two(), true);
+    let names = |reader: ReaderBuilder<Reader>| {
+        let reader = reader.build().expect("a reader");
+        reader.schema().to_string().replace('\n', ", ")
+    };
+    let all = "g: int64 nullable, int: int32 nullable, s.x: int32 nullable, s.y: str nullable";
+    assert_eq!(names(reader(&directory).flatten_structs()), all);
+    let members = "s.x: int32 nullable, s.y: str nullable";
+    assert_eq!(names(reader(&directory).flatten_structs().columns(["s"])), members);
+    assert_eq!(names(reader(&directory).columns(["s.x", "s.y"])), members);
+    check(&two(), &read(reader(&directory).columns(["s.y"])));
+    check(&two(), &read(reader(&directory).columns(["s.y", "s", "s.x"])));
+    let batches = make_batch_reader(directory.path().to_str().expect("a UTF-8 path")).columns(["s.x"]);
+    let batches: Vec<_> = batches
+        .build()
+        .expect("a reader")
+        .map(|batch| batch.expect("a batch"))
+        .collect();
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 10);
+    assert_eq!(batches[0].schema().field(0).name(), "s.x");
+    let error = reader(&directory)
+        .columns(["s.z"])
+        .build()
+        .err()
+        .expect("an error")
+        .to_string();
+    assert!(
+        error.starts_with("no column \"s.z\": the columns are g, int, s (URL "),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_file_without_the_selected_columns_gives_its_rows() {
+    let directory = write(&two(), true);
+    let rows = read(reader(&directory).columns(["int"]));
+    check(&two(), &rows);
+    assert_eq!(rows.iter().filter(|(file, ..)| *file == 1).count(), 4);
+    assert!(
+        rows.iter()
+            .all(|(file, _, row)| *file == 0 || row["int"] == Value::Null)
+    );
+}
+
+#[test]
+fn columns_are_chosen_by_patterns() {
+    let directory = write(&two(), true);
+    let names = |reader: ReaderBuilder<Reader>| match reader.build() {
+        Ok(reader) => reader.schema().names().collect::<Vec<_>>().join(" "),
+        Err(error) => error.message().to_owned(),
+    };
+    assert_eq!(names(reader(&directory).columns_matching(["s", "i.*"])), "int s");
+    assert_eq!(
+        names(reader(&directory).columns_matching(["[gi].*"]).columns(["s.y", "int"])),
+        "s.y int g"
+    );
+    assert_eq!(
+        names(reader(&directory).columns_matching([r"s\..", "g"]).flatten_structs()),
+        "g s.x s.y"
+    );
+    let unmatched = "the pattern \"in\" matches no column: the columns are g, int, s";
+    assert_eq!(names(reader(&directory).columns_matching(["in"])), unmatched);
+    assert_eq!(
+        names(reader(&directory).columns_matching::<&str>([])),
+        "no column is selected"
+    );
+    check(
+        &two(),
+        &read(reader(&directory).columns_matching([".*"]).flatten_structs()),
+    );
+}
+
+#[cfg(feature = "filter")]
+#[test]
+fn where_clauses_see_missing_columns_and_members() {
+    let directory = write(&two(), true);
+    let ids = |reader: ReaderBuilder<Reader>| {
+        let mut ids: Vec<_> = read(reader).into_iter().map(|(_, g, _)| g).collect();
+        ids.sort_unstable();
+        ids
+    };
+    assert_eq!(ids(reader(&directory).filter("int >= 1")), [1, 2, 4, 5]);
+    assert_eq!(ids(reader(&directory).filter("int IS NULL")), [3, 6, 7, 8, 9]);
+    let flat = || reader(&directory).flatten_structs();
+    assert_eq!(ids(flat().filter("\"s.x\" IS NOT NULL")), [2, 4]);
+    assert_eq!(ids(flat().filter("\"s.y\" >= 'y 6'").columns(["g"])), [6, 7, 8, 9]);
+    let error = reader(&directory)
+        .filter("\"s.x\" > 1")
+        .build()
+        .err()
+        .expect("an error")
+        .to_string();
+    assert!(
+        error.contains("does not fit the columns") && error.contains("s.x"),
+        "{error}"
+    );
+}
