@@ -1,4 +1,4 @@
-"""Reads a dataset of Squall's with real Spark, for the tests in tests/spark.rs.
+"""Reads a dataset of Squall's with real Spark, for the tests in tests/with_spark.rs.
 
     python3 read.py DATASET OUT
 

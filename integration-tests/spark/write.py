@@ -1,4 +1,4 @@
-"""Writes a table with real Spark, and what Spark itself reads back, for the tests in tests/spark.rs.
+"""Writes a table with real Spark, and what Spark itself reads back, for the tests in tests/with_spark.rs.
 
     python3 write.py TABLE EXPECTED
 

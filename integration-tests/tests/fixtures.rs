@@ -7,69 +7,21 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
-use sha2::{Digest, Sha256};
 use squall::convert::{Converter, convert_directory};
-use squall::{DType, Row, Value, make_reader};
+use squall::{DType, Value, make_reader};
+
+use crate::digest;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
 }
 
 fn expected(name: &str) -> BTreeMap<i64, Json> {
-    let text = std::fs::read_to_string(fixture(&format!("{name}.expected.jsonl"))).expect("expected values");
-    let rows = text
-        .lines()
-        .map(|line| serde_json::from_str::<Json>(line).expect("a JSON object"));
-    rows.map(|row| (row["id"]["value"].as_i64().expect("an id"), row))
-        .collect()
+    digest::rows_in(&fixture(&format!("{name}.expected.jsonl")))
 }
 
-/// Why a value is not the expected one.
-fn differs(found: &Value, expected: &Json) -> Option<String> {
-    if let Some(values) = expected.get("values") {
-        let mut items = Vec::new();
-        flatten(found, &mut items);
-        return (Json::Array(items.clone()) != *values).then(|| format!("{items:?} instead of {values}"));
-    }
-    let same = match found {
-        Value::Null => expected.is_null(),
-        Value::Tensor(tensor) => {
-            let shape: Vec<u64> = tensor.shape().iter().map(|dim| *dim as u64).collect();
-            let digest = Sha256::digest(tensor.data().as_slice());
-            let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-            tensor.dtype().descr() == expected["dtype"].as_str()
-                && expected["shape"] == Json::from(shape)
-                && expected["sha256"] == digest
-        }
-        Value::Bool(value) => expected["value"] == *value,
-        Value::Int(value) => expected["value"] == *value,
-        Value::UInt(value) => expected["value"] == *value,
-        Value::Float32(value) => expected["value"] == f64::from(*value),
-        Value::Float64(value) => expected["value"] == *value,
-        Value::Str(text) => expected["value"] == text.as_str(),
-        Value::Bytes(bytes) => expected["value"] == String::from_utf8_lossy(bytes).as_ref(),
-        // Python prints a small zero in scientific form.
-        Value::Decimal(decimal) => {
-            expected["value"].as_str().and_then(|text| text.parse::<f64>().ok()) == decimal.to_string().parse().ok()
-        }
-        time => {
-            // Petastorm's times are instants without a zone.
-            let found = time.to_iso().unwrap_or_default();
-            let found = found.trim_end_matches('Z').to_owned();
-            let text = expected["value"].as_str().unwrap_or_default();
-            text == found || text.strip_suffix(".000000") == Some(&found)
-        }
-    };
-    (!same).then(|| format!("{found:?} instead of {expected}"))
-}
-
-fn flatten(value: &Value, items: &mut Vec<Json>) {
-    match value {
-        Value::List(list) => list.iter().for_each(|item| flatten(item, items)),
-        Value::Str(text) => items.push(text.as_str().into()),
-        Value::Bytes(bytes) => items.push(String::from_utf8_lossy(bytes).into_owned().into()),
-        other => panic!("{other:?} among text"),
-    }
+fn check_rows(url: &str, name: &str, except: &[&str]) {
+    digest::check_rows(url, &expected(name), except);
 }
 
 fn check(name: &str, except: &[&str]) {
@@ -83,30 +35,6 @@ fn check(name: &str, except: &[&str]) {
         .block_on(convert_directory(&original, Converter::new(&converted), None))
         .expect("a conversion");
     check_rows(&converted, name, except);
-}
-
-fn check_rows(url: &str, name: &str, except: &[&str]) {
-    let expected = expected(name);
-    let mut seen = BTreeMap::new();
-    let mut wrong = Vec::new();
-    for row in make_reader(url).seed(4).build().expect("a reader") {
-        let row: Row = row.expect("a row");
-        let id = row.int("id").expect("an id");
-        *seen.entry(id).or_insert(0) += 1;
-        let columns = expected[&id].as_object().expect("an object");
-        assert_eq!(row.iter().count(), columns.len());
-        for (column, value) in columns.iter().filter(|(column, _)| !except.contains(&column.as_str())) {
-            let found = row.get(column).unwrap_or_else(|| panic!("no column {column}"));
-            wrong.extend(differs(found, value).map(|why| format!("{id} {column}: {why}")));
-        }
-    }
-    assert!(
-        wrong.is_empty(),
-        "{} values: {}",
-        wrong.len(),
-        wrong[..wrong.len().min(8)].join("\n")
-    );
-    assert!(seen.keys().eq(expected.keys()) && seen.values().all(|times| *times == 1));
 }
 
 /// Its metadata is a `_metadata` file and a Unischema; there are no expected values, so rows are counted.

@@ -1,5 +1,8 @@
 //! The tests that cross crates and processes. `cargo xtask test` brings what they need.
 
+mod digest;
+
 mod examples;
 mod fixtures;
-mod spark;
+mod with_petastorm;
+mod with_spark;

@@ -10,6 +10,18 @@ use crate::Result;
 /// What fits tch 0.26: its build checks the version.
 const TORCH: &[&str] = &["torch==2.13.0", "numpy", "setuptools"];
 const PYSPARK: &[&str] = &["pyspark==4.0.5"];
+/// Petastorm and the last versions of what it works with.
+const PETASTORM: &[&str] = &[
+    "petastorm==0.13.1",
+    "pyarrow==12.0.1",
+    "numpy<2",
+    "pandas<2.3",
+    "setuptools<70",
+    "pyspark==3.5.9",
+    "opencv-python-headless<4.12",
+];
+/// The last Python that pyarrow 12 has a wheel for.
+const PETASTORM_PYTHON: (u32, u32) = (3, 11);
 /// The first Java that Spark 4 runs on.
 const JAVA: u32 = 17;
 
@@ -18,6 +30,8 @@ pub(crate) struct Environment {
     pub(crate) variables: Vec<(&'static str, String)>,
     /// Why the Spark tests cannot run, if they cannot.
     pub(crate) no_spark: Option<String>,
+    /// Why the tests with Petastorm cannot run, if they cannot.
+    pub(crate) no_petastorm: Option<String>,
     /// Why nothing runs on a GPU, if nothing does.
     pub(crate) no_cuda: Option<String>,
 }
@@ -46,6 +60,19 @@ pub(crate) fn prepare() -> Result<Environment> {
         ("LD_LIBRARY_PATH", library_path(&torch)?),
         ("SQUALL_PYSPARK_PYTHON", python_of(&pyspark).display().to_string()),
     ];
+    let no_petastorm = match petastorm_python()? {
+        Some(python) => {
+            let petastorm = venv_of(&python, &cache, PETASTORM)?;
+            variables.push(("SQUALL_PETASTORM_PYTHON", python_of(&petastorm).display().to_string()));
+            None
+        }
+        None => {
+            let (major, minor) = PETASTORM_PYTHON;
+            Some(format!(
+                "Petastorm 0.13.1 needs Python 3.8 to {major}.{minor}, and none was found"
+            ))
+        }
+    };
     let no_spark = match java() {
         Ok(home) => {
             variables.push(("JAVA_HOME", home.display().to_string()));
@@ -61,6 +88,7 @@ pub(crate) fn prepare() -> Result<Environment> {
     let has_cuda = String::from_utf8_lossy(&cuda.stdout).trim() == "True";
     Ok(Environment {
         variables,
+        no_petastorm: no_petastorm.or_else(|| no_spark.clone()),
         no_spark,
         no_cuda: (!has_cuda).then(|| "libtorch finds no CUDA device on this machine".to_owned()),
     })
@@ -96,8 +124,26 @@ fn python_of(venv: &Path) -> PathBuf {
     venv.join("bin").join("python3")
 }
 
+/// A Python that is old enough for Petastorm.
+fn petastorm_python() -> Result<Option<String>> {
+    let (major, minor) = PETASTORM_PYTHON;
+    let names = (8..=minor).rev().map(|minor| format!("python{major}.{minor}"));
+    for name in std::iter::once("python3".to_owned()).chain(names) {
+        let version = "import sys; sys.exit(not (3, 8) <= sys.version_info[:2] <= (3, 11))";
+        let status = Command::new(&name).args(["-c", version]).stderr(Stdio::null()).status();
+        if status.is_ok_and(|status| status.success()) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
 /// The virtual environment with these packages, named after the first.
 fn venv(cache: &Path, packages: &[&str]) -> Result<PathBuf> {
+    venv_of("python3", cache, packages)
+}
+
+fn venv_of(python: &str, cache: &Path, packages: &[&str]) -> Result<PathBuf> {
     let name = packages[0].replace("==", "-");
     let venv = cache.join(format!("venv-{name}"));
     let done = venv.join("squall-packages.txt");
@@ -106,7 +152,7 @@ fn venv(cache: &Path, packages: &[&str]) -> Result<PathBuf> {
         return Ok(venv);
     }
     eprintln!("xtask: installing {} in {}", packages.join(", "), venv.display());
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv)).map_err(|error| {
+    run(Command::new(python).args(["-m", "venv", "--clear"]).arg(&venv)).map_err(|error| {
         format!("{error}: Python 3 with its module venv is needed, on Debian the packages python3 and python3-venv")
     })?;
     run(Command::new(python_of(&venv))

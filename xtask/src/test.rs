@@ -7,7 +7,10 @@ use crate::Result;
 use crate::environment::prepare;
 
 /// The module of the integration tests that start Spark.
-const SPARK_TESTS: &str = "spark::";
+const SPARK_TESTS: &str = "with_spark::";
+
+/// Those that start Petastorm, which writes with Spark.
+const PETASTORM_TESTS: &str = "with_petastorm::";
 
 /// Runs `cargo test` over the workspace with all features. `filter` goes to the test binaries.
 pub(crate) fn run(filter: &[&str]) -> Result<()> {
@@ -17,6 +20,9 @@ pub(crate) fn run(filter: &[&str]) -> Result<()> {
     arguments.extend(filter);
     if environment.no_spark.is_some() {
         arguments.extend(["--skip", SPARK_TESTS]);
+    }
+    if environment.no_petastorm.is_some() {
+        arguments.extend(["--skip", PETASTORM_TESTS]);
     }
     let status = Command::new("cargo")
         .args(&arguments)
@@ -28,6 +34,7 @@ pub(crate) fn run(filter: &[&str]) -> Result<()> {
     println!("\ntests passed in {:.0} s", began.elapsed().as_secs_f64());
     for (what, why) in [
         ("the Spark tests", environment.no_spark),
+        ("the tests with Petastorm", environment.no_petastorm),
         ("the copy to a GPU", environment.no_cuda),
     ] {
         if let Some(why) = why {

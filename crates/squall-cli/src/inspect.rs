@@ -4,6 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 use serde_json::json;
+use squall::petastorm::{Entries, RowGroupIndex};
 use squall::{Dataset, DatasetUrl, Error, Origin};
 
 use crate::{Failure, Format};
@@ -34,6 +35,7 @@ impl Inspect {
         let row_groups = dataset.pieces();
         let rows = || row_groups.iter().map(|piece| piece.rows);
         let partitions: Vec<_> = dataset.partition_fields().iter().map(|field| &field.name).collect();
+        let indexes = dataset.row_group_indexes()?;
         let mut out = std::io::stdout().lock();
         if self.format == Format::Json {
             let unsupported = dataset.unsupported().iter();
@@ -49,6 +51,8 @@ impl Inspect {
                 "written_by": written_by,
                 "partition_by": partitions,
                 "schema": dataset.schema(),
+                "row_group_indexes": indexes.iter().map(index).collect::<Vec<_>>(),
+                "notes": dataset.notes(),
                 "unsupported": unsupported.map(|column| json!({"name": column.name, "type": column.data_type})).collect::<Vec<_>>(),
             });
             writeln!(out, "{facts}")?;
@@ -82,6 +86,27 @@ impl Inspect {
         for column in dataset.unsupported() {
             writeln!(out, "    {}: {} (cannot be read)", column.name, column.data_type)?;
         }
+        for index in &indexes {
+            let what = match &index.entries {
+                Entries::Values(values) => format!("{} values", values.len()),
+                Entries::NotNull(row_groups) => format!("not null in {} row groups", row_groups.len()),
+                other => format!("{other:?}"),
+            };
+            writeln!(out, "  row-group index {} of {}: {what}", index.name, index.column)?;
+        }
+        for note in dataset.notes() {
+            writeln!(out, "  note: {note}")?;
+        }
         Ok(())
     }
+}
+
+fn index(index: &RowGroupIndex) -> serde_json::Value {
+    let (class, values) = match &index.entries {
+        Entries::Values(values) => ("SingleFieldIndexer", Some(values.len())),
+        Entries::NotNull(_) => ("FieldNotNullIndexer", None),
+        Entries::Unknown(class) => (class.as_str(), None),
+        _ => ("unknown", None),
+    };
+    json!({"name": index.name, "column": index.column, "class": class, "values": values})
 }

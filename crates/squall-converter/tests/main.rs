@@ -179,7 +179,7 @@ fn a_failed_conversion_leaves_nothing_behind() {
         &url,
         Some("SELECT id FROM source WHERE id < 0"),
         ErrorKind::InvalidInput,
-        "the query gave no row",
+        "there is no row",
     );
     check(
         &url,

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_schema::{Field as ArrowField, Fields};
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
 use squall_schema::arrow::field_from_arrow;
 use squall_schema::metadata::{self, DatasetMetadata};
-use squall_schema::petastorm::UNISCHEMA_KEY;
+use squall_schema::petastorm::index::RowGroupIndex;
 use squall_schema::petastorm::unischema::Unischema;
 use squall_schema::spark::StructType;
 use squall_schema::{Error, Field, Result, Schema, Value};
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::described::{Described, Summary};
 use crate::footer::{self, Footer};
 use crate::merge::merge;
 use crate::{DatasetUrl, Store, TimeZone, listing, partition, peek, spark, storage_error};
@@ -102,6 +104,8 @@ pub struct Dataset {
     pieces: Vec<Piece>,
     fingerprint: String,
     origin: Origin,
+    indexes: Option<Bytes>,
+    notes: Vec<String>,
 }
 
 impl Dataset {
@@ -122,9 +126,11 @@ impl Dataset {
     /// Dropping the future stops the requests; nothing is kept.
     pub async fn open_with(url: &DatasetUrl, options: &OpenOptions) -> Result<Self> {
         let store = Store::open(url)?;
+        let at = |error: Error| error.at("URL", url);
         if store.only().is_none() {
-            if let Some(stored) = stored_metadata(&store).await? {
-                return Self::from_stored(store, stored);
+            let described = Described::load(&store).await.map_err(at)?;
+            if let Some(stored) = described.squall().map_err(at)? {
+                return Self::from_stored(store, stored, described.indexes());
             }
             if is_being_written(&store).await? {
                 return Err(
@@ -132,16 +138,16 @@ impl Dataset {
                         .at("URL", url),
                 );
             }
-            // A conversion that ended between the two looks.
-            if let Some(stored) = stored_metadata(&store).await? {
-                return Self::from_stored(store, stored);
-            }
         }
-        let unischema = unischema(&store).await?;
-        Self::from_footers(store, unischema, options).await
+        let described = Described::load(&store).await.map_err(at)?;
+        // A conversion that ended between the two looks.
+        match described.squall().map_err(at)? {
+            Some(stored) if store.only().is_none() => Self::from_stored(store, stored, described.indexes()),
+            _ => Self::from_footers(store, &described, options).await,
+        }
     }
 
-    fn from_stored(store: Store, stored: DatasetMetadata) -> Result<Self> {
+    fn from_stored(store: Store, stored: DatasetMetadata, indexes: Option<Bytes>) -> Result<Self> {
         let at = |error: Error| error.at("file", metadata::FILE).at("URL", store.url());
         let partition_fields = stored.schema.project(&stored.partition_by).map_err(at)?;
         let mut files = Vec::with_capacity(stored.files.len());
@@ -178,19 +184,35 @@ impl Dataset {
             pieces,
             fingerprint: stored.fingerprint,
             origin: Origin::Squall(stored.created_by),
+            indexes,
+            notes: Vec::new(),
         })
     }
 
-    async fn from_footers(store: Store, unischema: Option<Unischema>, options: &OpenOptions) -> Result<Self> {
+    async fn from_footers(store: Store, described: &Described, options: &OpenOptions) -> Result<Self> {
         let listed = listing::data_files(&store).await?;
+        let unischema = described.unischema().map_err(|error| error.at("URL", store.url()))?;
+        let summary = match store.only() {
+            Some(_) => Summary::default(),
+            None => Summary::load(&store).await?,
+        };
         let load = |file: &ObjectMeta| {
             let (store, path, size) = (store.clone(), file.location.clone(), file.size);
-            async move { footer::load(&store, &path, size, false).await }
+            let known = summary.footer(file);
+            async move {
+                match known {
+                    Some(footer) => Ok(footer),
+                    None => footer::load(&store, &path, size, false).await,
+                }
+            }
         };
         let footers: Vec<Footer> = stream::iter(listed.iter().map(load))
             .buffered(FOOTER_REQUESTS)
             .try_collect()
             .await?;
+
+        let mut notes = described.stale_row_groups(&listed, &footers);
+        notes.extend(summary.notes);
 
         let paths: Vec<_> = listed.iter().map(|file| file.location.to_string()).collect();
         let parsed: Vec<_> = match store.only() {
@@ -275,6 +297,8 @@ impl Dataset {
                 Some(unischema) => Origin::Petastorm(unischema.name),
                 None => Origin::Footers(writer.map(str::to_owned)),
             },
+            indexes: described.indexes(),
+            notes,
             store,
         })
     }
@@ -320,6 +344,12 @@ impl Dataset {
         &self.pieces
     }
 
+    /// Row groups of a file, by its place in [`Dataset::files`].
+    pub fn n_row_groups(&self, file: u32) -> usize {
+        let before = |n| self.pieces.partition_point(|piece| u64::from(piece.file) < n);
+        before(u64::from(file) + 1) - before(u64::from(file))
+    }
+
     /// The file of a piece.
     pub fn file_of(&self, piece: &Piece) -> &DataFile {
         &self.files[piece.file as usize]
@@ -338,6 +368,19 @@ impl Dataset {
     /// Who described the dataset.
     pub fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// Petastorm's row-group indexes; their ordinals are places in [`Dataset::pieces`]. None where there are none.
+    pub fn row_group_indexes(&self) -> Result<Vec<RowGroupIndex>> {
+        match &self.indexes {
+            Some(pickle) => RowGroupIndex::from_pickle(pickle).map_err(|error| error.at("URL", self.url())),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// What is wrong with metadata that was passed over: a stale row-group map, a summary that cannot be read.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 }
 
@@ -363,36 +406,6 @@ async fn is_being_written(store: &Store) -> Result<bool> {
 
 fn ordinal(n: usize) -> Result<u32> {
     u32::try_from(n).map_err(|_| Error::unsupported("a dataset of more than 2^32 files or row groups in a file"))
-}
-
-/// The key/value pairs of the metadata file, if it is there. Squall and Petastorm give it the same name.
-async fn key_values(store: &Store) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
-    match store.get(&Path::from(metadata::FILE)).await? {
-        Some(bytes) => squall_schema::footer::key_values_of_file(&bytes).map_err(|error| in_metadata(error, store)),
-        None => Ok(BTreeMap::new()),
-    }
-}
-
-fn in_metadata(error: Error, store: &Store) -> Error {
-    error.at("file", metadata::FILE).at("URL", store.url())
-}
-
-/// Squall's own description, if it is there.
-async fn stored_metadata(store: &Store) -> Result<Option<DatasetMetadata>> {
-    let pairs = key_values(store).await?;
-    let stored = pairs.get(metadata::KEY.as_bytes());
-    stored
-        .map(|text| DatasetMetadata::from_json(text).map_err(|error| in_metadata(error, store)))
-        .transpose()
-}
-
-/// Petastorm's description, if it is there.
-async fn unischema(store: &Store) -> Result<Option<Unischema>> {
-    let pairs = key_values(store).await?;
-    let pickle = pairs.get(UNISCHEMA_KEY.as_bytes());
-    pickle
-        .map(|pickle| Unischema::from_pickle(pickle).map_err(|error| in_metadata(error, store)))
-        .transpose()
 }
 
 /// The fields that Petastorm declares, over the columns that are stored. A field that cannot be read is an error only when

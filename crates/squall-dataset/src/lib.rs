@@ -13,6 +13,7 @@ pub mod listing;
 pub mod partition;
 mod zone;
 
+mod described;
 pub mod footer;
 mod peek;
 mod spark;

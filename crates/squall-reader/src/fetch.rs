@@ -30,6 +30,12 @@ impl Footers {
         let file = dataset.file_of(piece);
         let load = || async {
             let footer = footer::load(dataset.store(), &file.path, file.size, true).await?;
+            let (expected, found) = (dataset.n_row_groups(piece.file), footer.metadata.num_row_groups());
+            if expected != found {
+                return Err(Error::corrupt(format!(
+                    "the file changed since the dataset was described: expected {expected} row groups, found {found}"
+                )));
+            }
             let columns = Arc::new(footer::arrow_schema(&footer.metadata)?);
             ArrowReaderMetadata::try_new(footer.metadata, ArrowReaderOptions::new().with_schema(columns))
                 .map_err(|error| Error::unsupported("the Parquet schema has no Arrow schema").with_source(error))

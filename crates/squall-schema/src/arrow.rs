@@ -26,6 +26,8 @@ const FIXED_SHAPE_TENSOR: &str = "arrow.fixed_shape_tensor";
 
 /// See <https://arrow.apache.org/docs/format/CanonicalExtensions.html#variable-shape-tensor>.
 const VARIABLE_SHAPE_TENSOR: &str = "arrow.variable_shape_tensor";
+/// The name of complex numbers as an extension type: real, then imaginary, little-endian. Arrow has none of its own.
+const COMPLEX: &str = "squall.complex";
 /// The names of that extension's columns.
 pub(crate) const DATA: &str = "data";
 pub(crate) const SHAPE: &str = "shape";
@@ -65,7 +67,10 @@ fn is_nested(data_type: &DataType) -> bool {
 
 fn element(data_type: &DataType) -> Option<(DType, Vec<Option<usize>>)> {
     let list = |item: &ArrowField, dim| {
-        let (dtype, inner) = element(item.data_type())?;
+        let (dtype, inner) = match complex_item(item) {
+            Some(dtype) => (dtype, Vec::new()),
+            None => element(item.data_type())?,
+        };
         Some((dtype, [vec![dim], inner].concat()))
     };
     match data_type {
@@ -128,7 +133,7 @@ fn variable_shape_field(column: &ArrowField) -> Option<Field> {
     };
     let json: serde_json::Value = serde_json::from_str(metadata.get(EXTENSION_METADATA)?).ok()?;
     let dims: Vec<Option<usize>> = serde_json::from_value(json.get("uniform_shape")?.clone()).ok()?;
-    let dtype = scalar_from_arrow(item.data_type())?;
+    let dtype = complex_item(item).or_else(|| scalar_from_arrow(item.data_type()))?;
     Some(Field::new(column.name(), dtype, Shape(dims)).with_nullable(column.is_nullable()))
 }
 
@@ -249,7 +254,23 @@ pub(crate) fn scalar_dtype(data_type: &DataType) -> Option<DType> {
 /// The item of a canonical list. A dense tensor has no null elements; those of a ragged vector are kept.
 pub(crate) fn item_field(field: &Field) -> ArrowField {
     let ragged = field.shape.as_fixed().is_none();
-    ArrowField::new("element", element_to_arrow(field.dtype), ragged)
+    let item = ArrowField::new("element", element_to_arrow(field.dtype), ragged);
+    match field.dtype {
+        DType::Complex64 | DType::Complex128 => {
+            item.with_metadata(HashMap::from([(EXTENSION_NAME.to_owned(), COMPLEX.to_owned())]))
+        }
+        _ => item,
+    }
+}
+
+/// The complex dtype of a list's items, which Arrow takes for bytes.
+fn complex_item(item: &ArrowField) -> Option<DType> {
+    match item.data_type() {
+        _ if item.metadata().get(EXTENSION_NAME)? != COMPLEX => None,
+        DataType::FixedSizeBinary(8) => Some(DType::Complex64),
+        DataType::FixedSizeBinary(16) => Some(DType::Complex128),
+        _ => None,
+    }
 }
 
 /// The schema's canonical Arrow schema.
@@ -286,6 +307,8 @@ mod tests {
         ));
         check(Field::new("d", DType::UInt8, Shape::fixed(&[28, 28, 3])));
         check(Field::new("e", DType::Str, Shape(vec![None])));
+        check(Field::new("g", DType::Complex128, Shape(vec![Some(2), None])));
+        check(Field::new("h", DType::Complex64, Shape(vec![None])));
         check(Field::new("f", DType::UInt8, Shape(vec![None, Some(4), Some(3)])).with_nullable(true));
     }
 

@@ -63,6 +63,11 @@ pub use squall_reader::{
 
 /// How values are encoded in binary cells.
 pub use squall_schema::codec;
+/// Row-group indexes, as Petastorm keeps them.
+pub mod petastorm {
+    pub use squall_schema::petastorm::index::{Entries, RowGroupIndex};
+}
+
 /// The columns of a batch and the values in them, for those who work on Arrow arrays.
 pub use squall_schema::columns;
 
