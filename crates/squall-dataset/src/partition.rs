@@ -24,7 +24,7 @@ pub fn parse(path: &str) -> IndexMap<String, Option<String>> {
 }
 
 /// The fields of the partition columns, typed from all their values as Spark infers them: `int32`, `int64`, a decimal
-/// for whole numbers beyond them, `float64`, a date, an instant, else text. See [`Kind`].
+/// for whole numbers beyond them, `float64`, a date, an instant, else text.
 ///
 /// `partitions` has a path for each map of [`parse`]. That all paths have the same names in the same order is checked.
 pub fn infer(partitions: &[(&str, &IndexMap<String, Option<String>>)]) -> Result<Vec<Field>> {

@@ -1,5 +1,6 @@
 //! Files that differ, structs and views: what Spark writes, read from outside.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow_array::types::{ArrowPrimitiveType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type};
@@ -15,7 +16,7 @@ use parquet::schema::parser::parse_message_type;
 use proptest::prelude::*;
 use squall_reader::{Reader, ReaderBuilder, make_batch_reader, make_reader};
 use squall_schema::{Row, Value};
-use squall_testkit::{Layout, write_file};
+use squall_testkit::{Layout, Table, write_file};
 use tempfile::TempDir;
 
 /// A file's columns, as functions of the row's number `g`: see [`expected`]. A width says which of the types that are merged
@@ -328,6 +329,65 @@ fn structs_are_taken_apart_or_selected_by_member() {
         error.starts_with("no column \"s.z\": the columns are g, int, s (URL "),
         "{error}"
     );
+}
+
+/// The data sets of the integration tests, as Spark 3.5 and 4.0 read them back: times in UTC.
+#[test]
+fn times_and_members_are_those_that_spark_reads() {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../integration-tests/fixtures");
+    for name in ["spark-3.5-types", "spark-4.0-types"] {
+        let expected = std::fs::read_to_string(format!("{fixtures}/{name}.expected.jsonl")).expect("expected values");
+        let expected = expected
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("a JSON object"));
+        let expected: Vec<serde_json::Value> = expected.collect();
+        let columns = ["id", "at", "at_ntz", "day", "point.x"];
+        let reader = make_reader(format!("{fixtures}/{name}"))
+            .columns(columns)
+            .build()
+            .expect("a reader");
+        let mut rows = 0;
+        for row in reader {
+            let row = row.expect("a row");
+            let own = &expected[usize::try_from(row.int("id").expect("an id")).expect("a line")];
+            for column in ["at", "at_ntz", "day"] {
+                let found = row[column]
+                    .to_iso()
+                    .map(|text| text.trim_end_matches('Z').replace('T', " "));
+                assert_eq!(found.as_deref(), own[column].as_str(), "{name} {column}");
+            }
+            assert_eq!(row["point.x"].as_f64(), own["point"]["x"].as_f64(), "{name}");
+            rows += 1;
+        }
+        assert_eq!(rows, expected.len());
+    }
+}
+
+#[test]
+fn times_in_directory_names_stand_in_a_zone() {
+    let layout = Layout {
+        files: vec![2, 1],
+        ..Layout::default()
+    };
+    let table = Table::write_partitioned("at", &["2024-07-01 12%3A00%3A00", "2024-01-01"], &layout);
+    let times = |zone: Option<&str>| {
+        let reader = make_reader(table.url()).columns(["at"]);
+        let reader = match zone {
+            Some(zone) => reader.time_zone(zone),
+            None => reader,
+        };
+        let reader = reader.build()?;
+        assert_eq!(reader.schema().to_string(), "at: datetime64[us, UTC]");
+        let times = reader.map(|row| Ok(row?["at"].to_iso().expect("a time")));
+        times.collect::<squall_schema::Result<BTreeSet<_>>>()
+    };
+    let set = |times: [&str; 2]| BTreeSet::from(times.map(str::to_owned));
+    let utc = set(["2024-01-01T00:00:00Z", "2024-07-01T12:00:00Z"]);
+    assert_eq!(times(None).expect("times"), utc);
+    let zurich = set(["2023-12-31T23:00:00Z", "2024-07-01T10:00:00Z"]);
+    assert_eq!(times(Some("Europe/Zurich")).expect("times"), zurich);
+    let error = times(Some("Zurich")).expect_err("no zone").to_string();
+    assert!(error.starts_with("no time zone \"Zurich\""), "{error}");
 }
 
 #[test]

@@ -48,7 +48,7 @@ assert_eq!(steps, 3 * 10);
 "#
 )]
 
-pub use squall_dataset::{DataFile, Dataset, DatasetUrl, Origin, Piece};
+pub use squall_dataset::{DataFile, Dataset, DatasetUrl, OpenOptions, Origin, Piece, TimeZone};
 pub use squall_schema::{
     DType, Decimal, Element, Error, ErrorKind, Field, Result, Row, RowId, Schema, Shape, Tensor, TimeUnit, Value, field,
 };
@@ -60,6 +60,9 @@ pub use squall_reader::{
     BatchReader, Order, OrderOptions, Partition, Reader, ReaderBuilder, ReaderState, Remainder, SampleBatch, Share,
     Shuffle, TransformSpec, make_batch_reader, make_reader,
 };
+
+/// Spark's own schemas, from JSON and to JSON.
+pub use squall_schema::spark;
 
 /// The columns of a batch and the values in them, for those who work on Arrow arrays.
 pub use squall_schema::columns;
