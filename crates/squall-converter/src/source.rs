@@ -43,6 +43,14 @@ impl SourceTable {
         let Some(first) = dataset.files().first() else {
             return Err(Error::invalid("the dataset has no file").at("URL", url));
         };
+        if let Some((file, column)) = dataset.old_column() {
+            return Err(Error::unsupported(
+                "dates or times in the calendar of an old Spark, which a conversion would change: write the file anew with Spark 3",
+            )
+            .at("column", column)
+            .at("file", file)
+            .at("URL", url));
+        }
         let columns: Vec<_> = match dataset.columns() {
             // Where a file lacks a column, or has a narrower one, DataFusion fills in nulls and casts.
             Some(merged) => merged.iter().cloned().map(Arc::new).collect(),

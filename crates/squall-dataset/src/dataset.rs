@@ -1,24 +1,18 @@
 //! Schema and pieces of a dataset.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use arrow_schema::{Field as ArrowField, Fields};
+use arrow_schema::Field as ArrowField;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
-use squall_schema::arrow::field_from_arrow;
 use squall_schema::metadata::{self, DatasetMetadata};
 use squall_schema::petastorm::index::RowGroupIndex;
-use squall_schema::petastorm::unischema::Unischema;
-use squall_schema::spark::StructType;
 use squall_schema::{Error, Field, Result, Schema, Value};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::described::{Described, Summary};
+use crate::fields::{declared_fields, file_fields};
 use crate::footer::{self, Footer};
-use crate::merge::merge;
 use crate::{DatasetUrl, Store, TimeZone, listing, partition, peek, spark, storage_error};
 
 /// Footers that are loaded at the same time.
@@ -100,6 +94,7 @@ pub struct Dataset {
     partition_fields: Vec<Field>,
     unsupported: Vec<UnsupportedColumn>,
     columns: Option<Vec<ArrowField>>,
+    old_column: Option<(Path, String)>,
     files: Vec<DataFile>,
     pieces: Vec<Piece>,
     fingerprint: String,
@@ -180,6 +175,7 @@ impl Dataset {
             schema: stored.schema,
             unsupported: Vec::new(),
             columns: None,
+            old_column: None,
             files,
             pieces,
             fingerprint: stored.fingerprint,
@@ -241,6 +237,9 @@ impl Dataset {
             }
         }
 
+        let mut old = listed.iter().zip(&footers);
+        let old_column =
+            old.find_map(|(file, footer)| Some((file.location.clone(), spark::old_column(&footer.metadata)?)));
         let mut digest = Xxh3::new();
         let mut files = Vec::with_capacity(listed.len());
         let mut pieces = Vec::new();
@@ -290,6 +289,7 @@ impl Dataset {
             partition_fields,
             unsupported,
             columns: Some(stored.columns),
+            old_column,
             files,
             pieces,
             fingerprint: format!("{:032x}", digest.digest128()),
@@ -332,6 +332,12 @@ impl Dataset {
     /// dataset: its files are alike, and their footers were not read.
     pub fn columns(&self) -> Option<&[ArrowField]> {
         self.columns.as_deref()
+    }
+
+    /// A file and a column of it with dates or times that a reader brings from the calendar of an old Spark to today's, as far
+    /// as statistics tell: for programs that read the files by other means. See [`calendar`](crate::calendar).
+    pub fn old_column(&self) -> Option<(&Path, &str)> {
+        self.old_column.as_ref().map(|(file, column)| (file, column.as_str()))
     }
 
     /// The data files, by path.
@@ -406,88 +412,4 @@ async fn is_being_written(store: &Store) -> Result<bool> {
 
 fn ordinal(n: usize) -> Result<u32> {
     u32::try_from(n).map_err(|_| Error::unsupported("a dataset of more than 2^32 files or row groups in a file"))
-}
-
-/// The fields that Petastorm declares, over the columns that are stored. A field that cannot be read is an error only when
-/// it is asked for.
-fn declared_fields(
-    unischema: &Unischema,
-    stored: &FileFields,
-    partitions: &[Field],
-) -> Result<(Vec<Field>, Vec<UnsupportedColumn>)> {
-    let (mut fields, mut unsupported) = (Vec::new(), Vec::new());
-    for declared in &unischema.fields {
-        let mut columns = stored.fields.iter().chain(partitions);
-        let column = columns.find(|field| field.name == declared.name);
-        let column = column.ok_or_else(|| {
-            Error::corrupt(format!(
-                "the Unischema has a field {:?} that no file has",
-                declared.name
-            ))
-        })?;
-        match declared.field(column) {
-            Ok(field) => {
-                if let (false, Some(file)) = (field.nullable, stored.lacking.get(&declared.name)) {
-                    return Err(Error::corrupt(format!(
-                        "the file has no column {:?}, which the Unischema declares without nulls",
-                        declared.name
-                    ))
-                    .at("file", file));
-                }
-                fields.push(field);
-            }
-            Err(error) => unsupported.push(UnsupportedColumn {
-                name: declared.name.clone(),
-                data_type: error.message().to_owned(),
-            }),
-        }
-    }
-    Ok((fields, unsupported))
-}
-
-/// What the files have, taken together.
-struct FileFields {
-    fields: Vec<Field>,
-    unsupported: Vec<UnsupportedColumn>,
-    columns: Vec<ArrowField>,
-    /// Of a column that some file lacks, the first such file.
-    lacking: BTreeMap<String, Path>,
-}
-
-/// The columns of all files but those whose values stand in directory names: Spark gives the value in the name where a
-/// file has a column of the same name.
-fn file_fields(listed: &[ObjectMeta], footers: &[Footer], partitions: &[Field]) -> Result<FileFields> {
-    let columns = |(file, footer): (&ObjectMeta, &Footer)| {
-        let schema = footer::arrow_schema(&footer.metadata).map_err(|error| error.at("file", &file.location))?;
-        let in_file = |column: &&Arc<ArrowField>| partitions.iter().all(|field| field.name != *column.name());
-        Ok(schema.fields().iter().filter(in_file).cloned().collect())
-    };
-    let columns: Vec<Fields> = listed.iter().zip(footers).map(columns).collect::<Result<_>>()?;
-    let mut files = FileFields {
-        fields: Vec::new(),
-        unsupported: Vec::new(),
-        columns: Vec::new(),
-        lacking: BTreeMap::new(),
-    };
-    let mut meant: BTreeMap<usize, Option<StructType>> = BTreeMap::new();
-    for merged in merge(&columns, |file| listed[file].location.to_string())? {
-        match field_from_arrow(&merged.column) {
-            Ok(field) => {
-                // A file that has the column says what it means.
-                let own = meant.entry(merged.file);
-                let own = own.or_insert_with(|| spark::schema(&footers[merged.file].metadata));
-                files.fields.push(spark::declared(field, own.as_ref()));
-            }
-            Err(_) => files.unsupported.push(UnsupportedColumn {
-                name: merged.column.name().clone(),
-                data_type: merged.column.data_type().to_string(),
-            }),
-        }
-        if let Some(file) = merged.lacking {
-            let file = listed[file].location.clone();
-            files.lacking.insert(merged.column.name().clone(), file);
-        }
-        files.columns.push(merged.column);
-    }
-    Ok(files)
 }

@@ -20,9 +20,12 @@ mod spark;
 
 mod merge;
 
+mod fields;
+
 mod dataset;
 
 pub use dataset::{DataFile, Dataset, OpenOptions, Origin, Piece, UnsupportedColumn, WRITING_MARKER};
+pub use spark::calendar;
 pub use store::{Store, storage_error};
 pub use url::{DatasetUrl, Scheme};
 pub use zone::TimeZone;

@@ -230,6 +230,19 @@ fn a_file_may_lack_what_a_unischema_declares_nullable() {
     assert!(refused(table.path()).starts_with(expected), "{}", refused(table.path()));
 }
 
+#[test]
+fn files_with_dates_of_an_old_calendar_are_known() {
+    let legacy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../squall-reader/tests/legacy");
+    for (name, expected) in [
+        ("utc-int96-legacy", Some("d")),
+        ("utc-timestamp-micros-legacy", Some("d")),
+        ("america-los-angeles-int96-corrected", None),
+    ] {
+        let dataset = open(&legacy.join(format!("{name}.parquet"))).expect("a dataset");
+        assert_eq!(dataset.old_column().map(|(_, column)| column), expected, "{name}");
+    }
+}
+
 /// The fields that Spark's own schema declares are those that its Parquet files have.
 #[test]
 fn spark_and_parquet_agree() {

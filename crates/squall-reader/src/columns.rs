@@ -1,5 +1,7 @@
 //! Where the fields of a reader stand in a file: which of its leaves they need, and how to find them in what was decoded.
 
+use std::collections::HashMap;
+
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch, make_array, new_null_array};
 use arrow_buffer::NullBuffer;
@@ -44,22 +46,24 @@ impl Columns {
     }
 
     /// Whether no field stands in a file.
+    #[cfg(feature = "filter")]
     pub(crate) fn in_directories_only(&self) -> bool {
         self.paths.iter().all(Option::is_none)
     }
 
     /// The leaves of a file that the fields need.
     pub(crate) fn projection(&self, file: &SchemaDescriptor) -> Result<ProjectionMask> {
+        let mut by_root: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (leaf, column) in file.columns().iter().enumerate() {
+            let root = column.path().parts().first().map_or("", String::as_str);
+            by_root.entry(root).or_default().push(leaf);
+        }
         let mut leaves = Vec::new();
         for path in self.paths.iter().flatten() {
             let before = leaves.len();
-            let parts = file.columns().iter().map(|leaf| leaf.path().parts());
-            leaves.extend(
-                parts
-                    .enumerate()
-                    .filter(|(_, own)| own.starts_with(path))
-                    .map(|(i, _)| i),
-            );
+            let root = path.first().and_then(|root| by_root.get(root.as_str()));
+            let below = |leaf: &&usize| file.column(**leaf).path().parts().starts_with(path);
+            leaves.extend(root.into_iter().flatten().filter(below));
             if self.complete && leaves.len() == before {
                 return Err(Error::corrupt(format!(
                     "the file has no column {:?}, though the dataset has it",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelectionPolicy};
+use squall_schema::calendar::HybridCalendar;
 use squall_schema::columns::{column_from_values, normalise};
 use squall_schema::{Error, ErrorKind, Field, Result, Value};
 
@@ -24,6 +25,7 @@ pub(crate) struct Decoder {
     rows: Vec<Range<u64>>,
     partition: Arc<[(Field, Value)]>,
     columns: Arc<Columns>,
+    calendar: HybridCalendar,
 }
 
 impl Decoder {
@@ -57,6 +59,7 @@ impl Decoder {
             rows,
             partition,
             columns,
+            calendar: fetched.calendar.clone(),
         })
     }
 
@@ -87,7 +90,10 @@ impl Decoder {
         let schema = self.columns.schema();
         let column = |(place, field): (usize, &Field)| -> Result<ArrayRef> {
             if let Some(column) = self.columns.find(place, &batch) {
-                return normalise(&column?, field).map_err(|error| self.in_row_group(error));
+                let at = |error: Error| self.in_row_group(error);
+                let column = self.calendar.to_gregorian(&column?);
+                let column = column.map_err(|error| at(error.at("column", &field.name)))?;
+                return normalise(&column, field).map_err(at);
             }
             let value = self.partition.iter().find(|(own, _)| own.name == field.name);
             let (_, value) = value.ok_or_else(|| Error::internal(format!("no directory names {:?}", field.name)))?;

@@ -12,6 +12,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{ChunkReader, Length};
 use squall_dataset::{Dataset, Piece, footer};
+use squall_schema::calendar::HybridCalendar;
 use squall_schema::{Error, Result, panic_text};
 use tokio::sync::OnceCell;
 
@@ -64,6 +65,8 @@ pub(crate) struct Fetched {
     /// Rows of the row group, ascending.
     pub(crate) rows: Vec<Range<u64>>,
     pub(crate) bytes: SparseBytes,
+    /// What of it is counted in the calendar of an old Spark.
+    pub(crate) calendar: HybridCalendar,
 }
 
 /// Fetches the pages of `columns` that hold these rows of a piece; whole column chunks where the file has no offset index.
@@ -116,6 +119,7 @@ async fn fetch_inner(
         row_group,
         rows,
         bytes: SparseBytes::new(chunks, file.size),
+        calendar: squall_dataset::calendar(metadata),
         footer,
     })
 }

@@ -1,15 +1,22 @@
 //! Files that differ, structs and views: what Spark writes, read from outside.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow_array::types::{ArrowPrimitiveType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type};
-use arrow_array::{ArrayRef, PrimitiveArray, RecordBatch, StringArray, StructArray};
+use arrow_array::{
+    ArrayRef, PrimitiveArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
+    TimestampMillisecondArray,
+};
 use arrow_buffer::NullBuffer;
 use arrow_schema::{Field, Fields};
+use parquet::data_type::{Int96, Int96Type};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use proptest::prelude::*;
 use squall_reader::{Reader, ReaderBuilder, make_batch_reader, make_reader};
 use squall_schema::{Row, Value};
-use squall_testkit::{Layout, write_file};
+use squall_testkit::{Layout, Table, write_file};
 use tempfile::TempDir;
 
 /// A file's columns, as functions of the row's number `g`: see [`expected`]. A width says which of the types that are merged
@@ -29,13 +36,13 @@ struct File {
 fn expected(file: &File, name: &str, g: usize) -> Value {
     let number = (g % 100) as i64;
     // Every fifth struct is null.
-    let whole = g % 5 != 0;
+    let whole = !g.is_multiple_of(5);
     match name {
         "g" => Value::Int(g as i64),
         "int" if file.int > 0 && g % 7 != 3 => Value::Int(number),
         "float" if file.float > 0 => Value::Float64(number as f64 / 4.0),
         "text" if file.text => Value::from(format!("row {g}")),
-        "s.x" if file.members.0 > 0 && whole && g % 2 == 0 => Value::Int(number),
+        "s.x" if file.members.0 > 0 && whole && g.is_multiple_of(2) => Value::Int(number),
         "s.y" if file.members.1 > 0 && whole => Value::from(format!("y {g}")),
         "s" if file.members != (0, 0) && whole => Value::Struct(
             ["x", "y"]
@@ -87,7 +94,7 @@ impl File {
         }
         let mut members: Vec<(&str, ArrayRef)> = Vec::new();
         if self.members.0 > 0 {
-            members.push(("x", ints(self.members.0, rows.clone(), |g| g % 2 == 0)));
+            members.push(("x", ints(self.members.0, rows.clone(), |g| g.is_multiple_of(2))));
         }
         if self.members.1 > 0 {
             let text = rows.clone().map(|g| Some(format!("y {g}")));
@@ -102,7 +109,7 @@ impl File {
                 .into_iter()
                 .map(|(name, array)| (Field::new(name, array.data_type().clone(), true), array))
                 .unzip();
-            let nulls: NullBuffer = rows.map(|g| g % 5 != 0).collect();
+            let nulls: NullBuffer = rows.map(|g| !g.is_multiple_of(5)).collect();
             let structs = StructArray::new(Fields::from(fields), arrays, Some(nulls));
             columns.push(("s", Arc::new(structs)));
         }
@@ -215,6 +222,62 @@ proptest! {
     }
 }
 
+/// A file with a timestamp of 96 bits, `t`, and another in a struct, `s.t`, both at these days and nanoseconds.
+fn write_int96(path: &std::path::Path, times: &[(i32, u64)]) {
+    let schema = "message m { required int96 t; required group s { required int96 t; } }";
+    let schema = Arc::new(parse_message_type(schema).expect("a schema"));
+    let file = std::fs::File::create(path).expect("a new file");
+    let mut writer = SerializedFileWriter::new(file, schema, Default::default()).expect("a writer");
+    let mut row_group = writer.next_row_group().expect("a row group");
+    let value = |(day, nanos): &(i32, u64)| {
+        let mut value = Int96::new();
+        value.set_data(*nanos as u32, (nanos >> 32) as u32, (day + 2_440_588) as u32);
+        value
+    };
+    let values: Vec<_> = times.iter().map(value).collect();
+    while let Some(mut column) = row_group.next_column().expect("a column") {
+        column
+            .typed::<Int96Type>()
+            .write_batch(&values, None, None)
+            .expect("values");
+        column.close().expect("a column");
+    }
+    row_group.close().expect("a row group");
+    writer.close().expect("a footer");
+}
+
+#[test]
+fn timestamps_of_96_and_64_bits_are_instants_to_the_microsecond() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let last = 86_399_999_999_999;
+    // Year 1, the last nanosecond of 1969, and year 9999: of nanoseconds, 64 bits reach to 2262.
+    write_int96(
+        &directory.path().join("a.parquet"),
+        &[(-719_162, 1_999), (-1, last), (2_932_896, last)],
+    );
+    let micros: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![5]).with_timezone("UTC"));
+    let millis: ArrayRef = Arc::new(TimestampMillisecondArray::from(vec![7]).with_timezone("UTC"));
+    let members = [("t", millis)].map(|(name, own)| (Arc::new(Field::new(name, own.data_type().clone(), false)), own));
+    let members: ArrayRef = Arc::new(StructArray::from(members.to_vec()));
+    let batch = RecordBatch::try_from_iter([("s", members), ("t", micros)]).expect("a batch");
+    write_file(&directory.path().join("b.parquet"), &batch, &Layout::default());
+    let reader = || reader(&directory).flatten_structs();
+    let schema = reader().build().expect("a reader").schema().to_string();
+    assert_eq!(schema, "t: datetime64[us, UTC]\ns.t: datetime64[us, UTC]");
+    let mut rows = read(reader());
+    rows.sort_by_key(|(_, g, _)| *g);
+    let micros = |name: &str| -> Vec<i64> {
+        let value = |(_, _, row): &(usize, usize, Row)| match row[name] {
+            Value::Datetime { value, utc: true, .. } => value,
+            ref other => panic!("{other:?}"),
+        };
+        rows.iter().map(value).collect()
+    };
+    let expected = [-62_135_596_800_000_000 + 1, -1, 253_402_300_799_999_999];
+    assert_eq!(micros("t"), [&expected[..], &[5]].concat());
+    assert_eq!(micros("s.t"), [&expected[..], &[7_000]].concat());
+}
+
 /// Two files of 6 and 4 rows: the first has `g`, `int` and `s` of `x` and `y`; the second lacks `int` and `s.x`.
 fn two() -> [File; 2] {
     let first = File {
@@ -266,6 +329,65 @@ fn structs_are_taken_apart_or_selected_by_member() {
         error.starts_with("no column \"s.z\": the columns are g, int, s (URL "),
         "{error}"
     );
+}
+
+/// The data sets of the integration tests, as Spark 3.5 and 4.0 read them back: times in UTC.
+#[test]
+fn times_and_members_are_those_that_spark_reads() {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../integration-tests/fixtures");
+    for name in ["spark-3.5-types", "spark-4.0-types"] {
+        let expected = std::fs::read_to_string(format!("{fixtures}/{name}.expected.jsonl")).expect("expected values");
+        let expected = expected
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("a JSON object"));
+        let expected: Vec<serde_json::Value> = expected.collect();
+        let columns = ["id", "at", "at_ntz", "day", "point.x"];
+        let reader = make_reader(format!("{fixtures}/{name}"))
+            .columns(columns)
+            .build()
+            .expect("a reader");
+        let mut rows = 0;
+        for row in reader {
+            let row = row.expect("a row");
+            let own = &expected[usize::try_from(row.int("id").expect("an id")).expect("a line")];
+            for column in ["at", "at_ntz", "day"] {
+                let found = row[column]
+                    .to_iso()
+                    .map(|text| text.trim_end_matches('Z').replace('T', " "));
+                assert_eq!(found.as_deref(), own[column].as_str(), "{name} {column}");
+            }
+            assert_eq!(row["point.x"].as_f64(), own["point"]["x"].as_f64(), "{name}");
+            rows += 1;
+        }
+        assert_eq!(rows, expected.len());
+    }
+}
+
+#[test]
+fn times_in_directory_names_stand_in_a_zone() {
+    let layout = Layout {
+        files: vec![2, 1],
+        ..Layout::default()
+    };
+    let table = Table::write_partitioned("at", &["2024-07-01 12%3A00%3A00", "2024-01-01"], &layout);
+    let times = |zone: Option<&str>| {
+        let reader = make_reader(table.url()).columns(["at"]);
+        let reader = match zone {
+            Some(zone) => reader.time_zone(zone),
+            None => reader,
+        };
+        let reader = reader.build()?;
+        assert_eq!(reader.schema().to_string(), "at: datetime64[us, UTC]");
+        let times = reader.map(|row| Ok(row?["at"].to_iso().expect("a time")));
+        times.collect::<squall_schema::Result<BTreeSet<_>>>()
+    };
+    let set = |times: [&str; 2]| BTreeSet::from(times.map(str::to_owned));
+    let utc = set(["2024-01-01T00:00:00Z", "2024-07-01T12:00:00Z"]);
+    assert_eq!(times(None).expect("times"), utc);
+    let zurich = set(["2023-12-31T23:00:00Z", "2024-07-01T10:00:00Z"]);
+    assert_eq!(times(Some("Europe/Zurich")).expect("times"), zurich);
+    let error = times(Some("Zurich")).expect_err("no zone").to_string();
+    assert!(error.starts_with("no time zone \"Zurich\""), "{error}");
 }
 
 #[test]

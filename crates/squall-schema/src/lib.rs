@@ -20,6 +20,7 @@ pub mod arrow;
 mod tensor;
 mod value;
 
+pub mod calendar;
 pub mod codec;
 pub mod columns;
 

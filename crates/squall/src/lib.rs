@@ -48,7 +48,7 @@ assert_eq!(steps, 3 * 10);
 "#
 )]
 
-pub use squall_dataset::{DataFile, Dataset, DatasetUrl, Origin, Piece};
+pub use squall_dataset::{DataFile, Dataset, DatasetUrl, OpenOptions, Origin, Piece, TimeZone};
 pub use squall_schema::{
     DType, Decimal, Element, Error, ErrorKind, Field, Result, Row, RowId, Schema, Shape, Tensor, TimeUnit, Value, field,
 };
@@ -67,6 +67,8 @@ pub use squall_schema::codec;
 pub mod petastorm {
     pub use squall_schema::petastorm::index::{Entries, RowGroupIndex};
 }
+/// Spark's own schemas, from JSON and to JSON.
+pub use squall_schema::spark;
 
 /// The columns of a batch and the values in them, for those who work on Arrow arrays.
 pub use squall_schema::columns;
