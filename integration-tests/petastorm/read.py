@@ -3,7 +3,7 @@
     python3 read.py DATASET PETASTORM INDEXES [SPARK]
 
 PETASTORM: what make_reader yields, a JSON line a row. INDEXES: the row-group indexes, a JSON object of lists of pairs of
-a value's text and the ordinals of its row groups. SPARK: what spark.read.parquet yields, scalars only.
+a value's text, null for a FieldNotNullIndexer, and the ordinals of its row groups. SPARK: what spark.read.parquet yields, scalars only.
 """
 
 import json
@@ -31,9 +31,11 @@ def main(dataset, rows_path, indexes_path, spark_path=None):
         indexes = {}
     found = {}
     for name, index in indexes.items():
-        values = [None] if type(index).__name__ == "FieldNotNullIndexer" else index.indexed_values
-        pairs = ([str(value), sorted(index.get_row_group_indexes(value))] for value in values)
-        found[name] = sorted(pairs)
+        if type(index).__name__ == "FieldNotNullIndexer":
+            found[name] = [[None, sorted(index.get_row_group_indexes())]]
+        else:
+            pairs = ([str(value), sorted(index.get_row_group_indexes(value))] for value in index.indexed_values)
+            found[name] = sorted(pairs)
     with open(indexes_path, "w") as out:
         json.dump(found, out)
 

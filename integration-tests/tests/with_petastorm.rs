@@ -14,7 +14,7 @@ use squall::{
     DType, Dataset, DatasetUrl, Field, Row, RowId, Schema, Shape, Tensor, TimeUnit, Value, field, make_reader,
 };
 
-use crate::digest::{check_rows, rows_in};
+use crate::digest::{LOSSY, check_rows, rows_in};
 
 fn run_python(script: &str, arguments: &[&Path], option: Option<&str>) {
     let python = std::env::var_os("SQUALL_PETASTORM_PYTHON")
@@ -33,12 +33,6 @@ fn run_python(script: &str, arguments: &[&Path], option: Option<&str>) {
 fn run<F: Future>(future: F) -> F::Output {
     tokio::runtime::Runtime::new().expect("a runtime").block_on(future)
 }
-
-/// The jpeg column: its last bits depend on the decoder.
-#[cfg(feature = "jpeg-turbo")]
-const LOSSY: &[&str] = &[];
-#[cfg(not(feature = "jpeg-turbo"))]
-const LOSSY: &[&str] = &["photo"];
 
 type Indexes = BTreeMap<String, BTreeMap<Option<String>, BTreeSet<u32>>>;
 

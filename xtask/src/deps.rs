@@ -20,6 +20,8 @@ const NEVER: [(&str, &str, &[&str]); 10] = [
             "ballista*",
             "tch",
             "torch-sys",
+            // Only behind the feature jpeg-turbo: without it nothing of C is compiled for an image.
+            "mozjpeg*",
         ],
     ),
     ("squall-dataset", "", &["datafusion*", "ballista*", "tch", "torch-sys"]),
@@ -32,7 +34,11 @@ const NEVER: [(&str, &str, &[&str]); 10] = [
     ("squall-loader", "", &["datafusion*", "ballista*", "tch", "torch-sys"]),
     ("squall-torch", "", &["datafusion*", "ballista*"]),
     ("squall-converter", "", &["tch", "torch-sys", "squall-reader"]),
-    ("squall", "reader", &["datafusion*", "ballista*", "tch", "torch-sys"]),
+    (
+        "squall",
+        "reader",
+        &["datafusion*", "ballista*", "tch", "torch-sys", "mozjpeg*"],
+    ),
     (
         "squall",
         "reader,filter",

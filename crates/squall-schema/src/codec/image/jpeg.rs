@@ -1,0 +1,65 @@
+//! jpeg: `uint8` tensors from cells, and back with a quality.
+//!
+//! [`frame`] reads the structure of a cell and decides what is refused, before one of two decoders is asked for the pixels:
+//! [`turbo`], whose pixels are OpenCV's bit by bit, with the feature `jpeg-turbo`; [`pure`], which is Rust alone, without.
+//! Both refuse entropy-coded data that breaks its format, where OpenCV prints a warning and fills in grey; [`entropy`] says
+//! what is broken.
+
+mod frame;
+
+mod bits;
+mod entropy;
+
+// With the other one at hand, it is what the tests compare that with.
+#[cfg(any(test, not(feature = "jpeg-turbo")))]
+mod pure;
+#[cfg(feature = "jpeg-turbo")]
+mod turbo;
+
+use frame::Frame;
+#[cfg(not(feature = "jpeg-turbo"))]
+use pure as library;
+#[cfg(feature = "jpeg-turbo")]
+use turbo as library;
+
+use super::Size;
+use crate::{DType, Error, Result, Tensor};
+
+/// The longest side of a jpeg image: libjpeg's own limit, a little below that of the format.
+const MAX_SIDE: usize = 65_500;
+
+/// A jpeg image: `uint8`, `[height, width]` or `[height, width, 3]`.
+pub(in crate::codec) fn jpeg(cell: &[u8]) -> Result<Tensor> {
+    decode(cell, library::decode)
+}
+
+/// A `uint8` tensor, `[height, width]` or `[height, width, 3]`, as a baseline jpeg image with halved chroma in both
+/// directions. The quality is libjpeg's, 1 to 100.
+pub(in crate::codec) fn encode_jpeg(tensor: &Tensor, quality: u8) -> Result<Vec<u8>> {
+    encode(tensor, quality, library::encode)
+}
+
+fn decode(cell: &[u8], library: impl Fn(&[u8], &Frame) -> Result<Vec<u8>>) -> Result<Tensor> {
+    let frame = Frame::read(cell)?;
+    let pixels = library(cell, &frame)?;
+    super::super::tensor(DType::UInt8, frame.size.shape(), pixels)
+}
+
+fn encode(tensor: &Tensor, quality: u8, library: impl Fn(&[u8], Size, u8) -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+    let size = Size::of(tensor, "jpeg", &[DType::UInt8])?;
+    if !(1..=100).contains(&quality) {
+        return Err(Error::invalid(format!(
+            "the quality of a jpeg image: expected 1 to 100, found {quality}"
+        )));
+    }
+    if size.width > MAX_SIDE || size.height > MAX_SIDE {
+        let (width, height) = (size.width, size.height);
+        return Err(Error::unsupported(format!(
+            "a jpeg image of {width}x{height} pixels: expected at most {MAX_SIDE} in each direction"
+        )));
+    }
+    library(tensor.data(), size, quality)
+}
+
+#[cfg(test)]
+mod tests;

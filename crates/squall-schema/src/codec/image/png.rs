@@ -1,0 +1,107 @@
+//! png: `uint8` or `uint16` tensors from cells, and back without loss.
+
+use std::io::Cursor;
+
+use png::{BitDepth, ColorType, Compression, Decoder, DecodingError, Encoder, EncodingError, Limits, Transformations};
+
+use super::{Size, check_pixels};
+use crate::{DType, Error, Result, Tensor};
+
+/// What the decoder may allocate beside the pixels.
+const MEMORY: usize = 16 << 20;
+
+/// Deflate makes at most about a thousand bytes of one: an image of more bytes than its data can hold is a bomb.
+const MAX_INFLATION: usize = 1100;
+
+/// A png image: `uint8` or `uint16`, `[height, width]` or `[height, width, 3]`.
+pub(in crate::codec) fn png(cell: &[u8]) -> Result<Tensor> {
+    let damaged = |error: DecodingError| Error::corrupt("cannot decode the png image").with_source(error);
+    let mut decoder = Decoder::new_with_limits(Cursor::new(cell), Limits { bytes: MEMORY });
+    // Palettes and fewer than 8 bits become bytes, as in OpenCV.
+    decoder.set_transformations(Transformations::EXPAND);
+    let mut reader = decoder.read_info().map_err(damaged)?;
+    let (width, height) = (reader.info().width as usize, reader.info().height as usize);
+    let (color, depth) = reader.output_color_type();
+    // OpenCV takes a transparent shade of grey for what it is: a shade of grey.
+    let shade = (color, reader.info().color_type) == (ColorType::GrayscaleAlpha, ColorType::Grayscale);
+    let channels = match color {
+        ColorType::Grayscale => 1,
+        ColorType::Rgb => 3,
+        _ if shade => 1,
+        other => {
+            return Err(Error::unsupported(format!(
+                "a png image of {other:?}: expected grey or RGB without transparency"
+            )));
+        }
+    };
+    check_pixels(width, height)?;
+    let size = reader
+        .output_buffer_size()
+        .ok_or_else(|| Error::corrupt("a png image too large to decode"))?;
+    if size / MAX_INFLATION > cell.len() {
+        return Err(Error::corrupt(format!(
+            "a png image of {width}x{height} pixels in {} bytes",
+            cell.len()
+        )));
+    }
+    let mut pixels = vec![0; size];
+    reader.next_frame(&mut pixels).map_err(damaged)?;
+    // An image that lost its end may have lost more.
+    reader.finish().map_err(damaged)?;
+    let (dtype, item) = match depth {
+        BitDepth::Sixteen => (DType::UInt16, 2),
+        _ => (DType::UInt8, 1),
+    };
+    if shade {
+        pixels = pixels
+            .chunks_exact(2 * item)
+            .flat_map(|pixel| &pixel[..item])
+            .copied()
+            .collect();
+    }
+    if item == 2 {
+        turn_bytes(&mut pixels);
+    }
+    let size = Size {
+        height,
+        width,
+        channels,
+    };
+    super::super::tensor(dtype, size.shape(), pixels)
+}
+
+/// A `uint8` or `uint16` tensor, `[height, width]` or `[height, width, 3]`, as a png image.
+pub(in crate::codec) fn encode_png(tensor: &Tensor) -> Result<Vec<u8>> {
+    let size = Size::of(tensor, "png", &[DType::UInt8, DType::UInt16])?;
+    let failed = |error: EncodingError| Error::internal("cannot encode the png image").with_source(error);
+    let side = |pixels: usize| {
+        u32::try_from(pixels).map_err(|_| Error::unsupported(format!("a png image with a side of {pixels} pixels")))
+    };
+    let mut bytes = Vec::new();
+    let mut encoder = Encoder::new(&mut bytes, side(size.width)?, side(size.height)?);
+    encoder.set_color(match size.channels {
+        1 => ColorType::Grayscale,
+        _ => ColorType::Rgb,
+    });
+    // OpenCV too writes png to be fast rather than small.
+    encoder.set_compression(Compression::Fast);
+    if tensor.dtype() == DType::UInt8 {
+        encoder.set_depth(BitDepth::Eight);
+        let mut writer = encoder.write_header().map_err(failed)?;
+        writer.write_image_data(tensor.data()).map_err(failed)?;
+        writer.finish().map_err(failed)?;
+    } else {
+        encoder.set_depth(BitDepth::Sixteen);
+        let mut pixels = tensor.data().to_vec();
+        turn_bytes(&mut pixels);
+        let mut writer = encoder.write_header().map_err(failed)?;
+        writer.write_image_data(&pixels).map_err(failed)?;
+        writer.finish().map_err(failed)?;
+    }
+    Ok(bytes)
+}
+
+/// png is big-endian, tensors are little-endian.
+fn turn_bytes(pixels: &mut [u8]) {
+    pixels.chunks_exact_mut(2).for_each(<[u8]>::reverse);
+}
