@@ -66,8 +66,24 @@ impl<'a> Bits<'a> {
         }
     }
 
+    /// Takes in what fits, at least 57 bits if so many are there.
     #[inline]
     fn fill(&mut self) {
+        if let Some(Ok(bytes)) = self.data.get(self.at..self.at + 8).map(<[u8; 8]>::try_from) {
+            let word = u64::from_be_bytes(bytes);
+            // No byte is ff: none needs a look at the next one.
+            if word & (!word).wrapping_sub(0x0101_0101_0101_0101) & 0x8080_8080_8080_8080 == 0 {
+                // The part of a byte that does not count yet is the same when it comes again.
+                self.buffer |= word >> self.count;
+                self.at += (63 - self.count as usize) / 8;
+                self.count |= 56;
+                return;
+            }
+        }
+        self.fill_by_bytes();
+    }
+
+    fn fill_by_bytes(&mut self) {
         while self.count <= 56 {
             let Some(byte) = self.data.get(self.at) else {
                 return;
@@ -97,6 +113,24 @@ impl<'a> Bits<'a> {
         self.buffer <<= count;
         self.count -= count;
         Ok(bits)
+    }
+
+    /// A code, and as many bits behind it as the lower half of its symbol says.
+    #[inline]
+    pub(super) fn coefficient(&mut self, table: &Table) -> Result<u8> {
+        if self.count < 32 {
+            self.fill();
+        }
+        let (length, symbol) = table.look[(self.buffer >> (64 - LOOK)) as usize];
+        let all = u32::from(length) + u32::from(symbol & 15);
+        if length != 0 && all <= self.count {
+            self.buffer <<= all;
+            self.count -= all;
+            return Ok(symbol);
+        }
+        let symbol = self.symbol(table)?;
+        self.take((symbol & 15).into())?;
+        Ok(symbol)
     }
 
     #[inline]

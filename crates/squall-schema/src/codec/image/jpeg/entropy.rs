@@ -199,22 +199,20 @@ impl Walk<'_> {
     }
 
     fn first_coefficient(&mut self, table: &Table) -> Result<()> {
-        let size = self.bits.symbol(table)?;
-        if size > 15 {
-            return Err(broken("a first coefficient of more than 15 bits"));
+        match self.bits.coefficient(table)? {
+            ..=15 => Ok(()),
+            _ => Err(broken("a first coefficient of more than 15 bits")),
         }
-        self.bits.take(size.into()).map(drop)
     }
 
     fn band_of_one_block(&mut self, table: &Table) -> Result<()> {
         let mut k = 1;
         while k < 64 {
-            let symbol = self.bits.symbol(table)?;
+            let symbol = self.bits.coefficient(table)?;
             let (run, size) = (symbol >> 4, symbol & 15);
             if size == 0 && run != 15 {
                 return Ok(());
             }
-            self.bits.take(size.into())?;
             k += usize::from(run) + 1;
         }
         Ok(())
@@ -227,7 +225,7 @@ impl Walk<'_> {
         }
         let mut k = self.band.first;
         while k <= self.band.last {
-            let symbol = self.bits.symbol(table)?;
+            let symbol = self.bits.coefficient(table)?;
             let (run, size) = (symbol >> 4, symbol & 15);
             if size == 0 && run != 15 {
                 self.end_of_band = (1 << run) - 1 + self.bits.take(run.into())?;
@@ -235,7 +233,6 @@ impl Walk<'_> {
             }
             k += usize::from(run);
             if size != 0 {
-                self.bits.take(size.into())?;
                 *nonzero |= 1 << k.min(63);
             }
             k += 1;
