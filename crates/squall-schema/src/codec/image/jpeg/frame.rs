@@ -21,6 +21,8 @@ pub(super) struct Frame {
     pub(super) components: Vec<Component>,
     pub(super) grid: Grid,
     /// Whether its three components are red, green and blue, and not luma and chroma.
+    // libjpeg finds this out itself.
+    #[cfg_attr(all(feature = "jpeg-turbo", not(test)), expect(dead_code))]
     pub(super) rgb: bool,
 }
 
