@@ -88,6 +88,11 @@ fn build(field: &Field, values: &[&Value]) -> Result<ArrayRef> {
     if fixed.is_some() {
         return dense(elements, nulls, values.len(), field);
     }
+    if i32::try_from(elements.len()).is_err() {
+        return Err(Error::unsupported(format!(
+            "more than 2^31 elements in a column of {field}"
+        )));
+    }
     let offsets = OffsetBuffer::<i32>::from_lengths(lengths);
     let list = ListArray::try_new(Arc::new(item_field(field)), offsets, elements, nulls);
     Ok(Arc::new(list.map_err(mismatch)?))
