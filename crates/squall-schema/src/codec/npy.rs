@@ -6,6 +6,14 @@
 use crate::{DType, Error, Result, Value};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
+/// Longest header that is read; numpy reads 10,000 bytes.
+const MAX_HEADER: usize = 65_535;
+/// Most dimensions of an array, as in numpy.
+const MAX_DIMS: usize = 64;
+/// Most elements of no bytes, which no data bounds.
+const MAX_EMPTY: usize = 65_536;
+/// Characters of a header that a message repeats.
+const SHOWN: usize = 200;
 
 /// Reads arrays that mostly have the same header.
 #[derive(Debug, Default)]
@@ -83,6 +91,12 @@ impl Reader {
             }
             element => {
                 let size = element.size().unwrap_or(0);
+                if size == 0 && count.is_none_or(|count| count > MAX_EMPTY) {
+                    return Err(Error::corrupt(format!(
+                        "an npy array of shape {:?} and elements of no bytes: expected at most {MAX_EMPTY}",
+                        header.shape
+                    )));
+                }
                 let bytes = if header.fortran_order {
                     c_order(data, size, &header.shape)
                 } else {
@@ -108,6 +122,11 @@ fn header_length(cell: &[u8]) -> Result<usize> {
         (1..=3, _) => return Err(cut()),
         (version, _) => return Err(Error::unsupported(format!("npy version {version}: expected 1 to 3"))),
     };
+    if length > MAX_HEADER {
+        return Err(Error::corrupt(format!(
+            "an npy header of {length} bytes: expected at most {MAX_HEADER}"
+        )));
+    }
     let end = MAGIC.len() + 2 + width + length;
     if end > cell.len() {
         return Err(Error::corrupt(format!(
@@ -126,7 +145,8 @@ fn parse(header: &[u8]) -> Result<Header> {
         MAGIC.len() + 6
     };
     let text = std::str::from_utf8(&header[start..]).map_err(|_| Error::corrupt("an npy header that is not text"))?;
-    let wrong = |why: &str| Error::corrupt(format!("an npy header with {why}: {}", text.trim_end()));
+    let shown: String = text.trim_end().chars().take(SHOWN).collect();
+    let wrong = |why: &str| Error::corrupt(format!("an npy header with {why}: {shown}"));
     let value = |key: &str| {
         let at = text
             .find(&format!("'{key}'"))
@@ -136,10 +156,7 @@ fn parse(header: &[u8]) -> Result<Header> {
     };
     let descr = value("descr").ok_or_else(|| wrong("no descr"))?;
     if descr.starts_with('[') {
-        return Err(Error::unsupported(format!(
-            "an npy array of structs: {}",
-            text.trim_end()
-        )));
+        return Err(Error::unsupported(format!("an npy array of structs: {shown}")));
     }
     let quote = descr
         .chars()
@@ -161,16 +178,22 @@ fn parse(header: &[u8]) -> Result<Header> {
     // Python 2 wrote long integers with an L.
     let dims = dims
         .map(|dim| dim.trim_end_matches('L').parse())
-        .collect::<std::result::Result<_, _>>();
+        .take(MAX_DIMS + 1)
+        .collect::<std::result::Result<Vec<usize>, _>>();
+    let shape = dims.map_err(|_| wrong("a shape that is not one of sizes"))?;
+    if shape.len() > MAX_DIMS {
+        return Err(wrong(&format!("more than {MAX_DIMS} dimensions")));
+    }
     Ok(Header {
         element: element(descr)?,
         fortran_order,
-        shape: dims.map_err(|_| wrong("no shape"))?,
+        shape,
     })
 }
 
 fn element(descr: &str) -> Result<Element> {
-    let unsupported = || Error::unsupported(format!("an npy array of dtype {descr:?}"));
+    let shown: String = descr.chars().take(SHOWN).collect();
+    let unsupported = || Error::unsupported(format!("an npy array of dtype {shown:?}"));
     let (swapped, kind) = match descr.split_at_checked(1).ok_or_else(unsupported)? {
         ("<" | "|" | "=", kind) => (false, kind),
         (">", kind) => (true, kind),
@@ -206,6 +229,10 @@ fn element(descr: &str) -> Result<Element> {
 
 /// The elements in C order, from Fortran order: the first index runs fastest there.
 fn c_order(data: &[u8], item: usize, shape: &[usize]) -> Vec<u8> {
+    // Beside a dimension of zero the others may be of any size, and their product with it.
+    if data.is_empty() {
+        return Vec::new();
+    }
     let mut strides = Vec::with_capacity(shape.len());
     let mut stride = item;
     for dim in shape {
@@ -328,13 +355,23 @@ mod tests {
             npy("|O", "False", "(1,)", &[0; 8]),
             npy("<U99999999999999999999", "False", "(1,)", &[0; 8]),
             npy("|S9223372036854775807", "False", "(3,)", &[0; 8]),
+            npy("|S0", "False", "(65537,)", &[]),
+            npy("<U0", "True", "(1152921504606846976,)", &[]),
+            npy("|u1", "False", &format!("({})", "1,".repeat(65)), &[0]),
+            npy("|u1", "False", "(-1,)", &[0]),
+            npy("<f8", "True", "(4611686018427387904, 0)", &[]),
+            b"\x93NUMPY\x02\x00\xff\xff\xff\xff{}".to_vec(),
+            [b"\x93NUMPY\x02\x00\x00\x00\x01\x00".to_vec(), vec![b' '; 65_536]].concat(),
             b"\x93NUMPY\x01\x00\xff\xff{}".to_vec(),
             b"\x93NUMPY\x07\x00\x02\x00{}".to_vec(),
             b"\x93NUMPY\x01\x00\x02\x00{}".to_vec(),
             Vec::new(),
         ] {
-            assert!(read(&cell).is_err());
+            let error = read(&cell).expect_err("a hostile header").to_string();
+            assert!(error.len() < 300, "{error}");
         }
+        let empty = npy("|S8", "True", "(4611686018427387904, 0)", &[]);
+        assert_eq!(read(&empty).expect("an array"), Value::List(Vec::new()));
         let structs =
             b"\x93NUMPY\x01\x00\x42\x00{'descr': [('a', '<i4')], 'fortran_order': False, 'shape': (1,), }".to_vec();
         assert!(
