@@ -8,6 +8,8 @@ use crate::{DType, Error, Result, Value};
 const MAGIC: &[u8] = b"\x93NUMPY";
 /// Longest header that is read; numpy reads 10,000 bytes.
 const MAX_HEADER: usize = 65_535;
+/// Bytes of the longest head: magic, version, length and header.
+pub(super) const MAX_HEAD: usize = MAGIC.len() + 6 + MAX_HEADER;
 /// Most dimensions of an array, as in numpy.
 const MAX_DIMS: usize = 64;
 /// Most elements of no bytes, which no data bounds.
@@ -19,6 +21,18 @@ const SHOWN: usize = 200;
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     last: Option<(Vec<u8>, Header)>,
+}
+
+/// What an array is before it is there.
+pub(super) struct Announced {
+    /// The dtype of a tensor; `None` for text and bytes.
+    pub(super) dtype: Option<DType>,
+    /// The dimensions.
+    pub(super) shape: Vec<usize>,
+    /// Bytes of header and data.
+    pub(super) size: usize,
+    /// Bytes that the value takes at least.
+    pub(super) held: usize,
 }
 
 /// What the bytes behind a header are.
@@ -53,22 +67,8 @@ impl Element {
 impl Reader {
     /// The array: a tensor of numbers, or nested lists of text or bytes.
     pub(super) fn read(&mut self, cell: &[u8]) -> Result<Value> {
-        let (header, data) = match &self.last {
-            Some((bytes, header)) if cell.starts_with(bytes) => (header, &cell[bytes.len()..]),
-            _ => {
-                let length = header_length(cell)?;
-                let header = parse(&cell[..length])?;
-                let (_, header) = self.last.insert((cell[..length].to_vec(), header));
-                (&*header, &cell[length..])
-            }
-        };
-        let count = header
-            .shape
-            .iter()
-            .try_fold(1usize, |product, dim| product.checked_mul(*dim));
-        let size = count
-            .zip(header.element.size())
-            .and_then(|(count, size)| count.checked_mul(size));
+        let (header, data) = self.header(cell)?;
+        let (count, size) = header.count_and_size();
         let data = size.and_then(|size| data.get(..size)).ok_or_else(|| {
             Error::corrupt(format!(
                 "an npy array of shape {:?} should have more bytes than the {} that are there",
@@ -107,6 +107,58 @@ impl Reader {
                 Ok(Value::nested(items, &header.shape))
             }
         }
+    }
+}
+
+impl Reader {
+    /// What an array is, by its first [`MAX_HEAD`] bytes.
+    pub(super) fn announced(&mut self, head: &[u8]) -> Result<Announced> {
+        let (header, data) = self.header(head)?;
+        let header_size = head.len() - data.len();
+        let (count, size) = header.count_and_size();
+        let size = size.and_then(|size| size.checked_add(header_size));
+        let too_large = || Error::corrupt(format!("an npy array of shape {:?} is too large", header.shape));
+        let (dtype, held) = match header.element {
+            Element::Number { dtype, .. } => (Some(dtype), size),
+            _ => (
+                None,
+                count
+                    .and_then(|count| count.checked_mul(size_of::<Value>()))
+                    .zip(size)
+                    .map(|(a, b)| a.max(b)),
+            ),
+        };
+        Ok(Announced {
+            dtype,
+            shape: header.shape.clone(),
+            size: size.ok_or_else(too_large)?,
+            held: held.ok_or_else(too_large)?,
+        })
+    }
+
+    /// The header of an array, and the bytes behind it.
+    fn header<'a>(&mut self, cell: &'a [u8]) -> Result<(&Header, &'a [u8])> {
+        if !matches!(&self.last, Some((bytes, _)) if cell.starts_with(bytes)) {
+            let length = header_length(cell)?;
+            let header = parse(&cell[..length])?;
+            self.last = Some((cell[..length].to_vec(), header));
+        }
+        match &self.last {
+            Some((bytes, header)) => Ok((header, &cell[bytes.len()..])),
+            None => Err(Error::internal("a header that was not kept")),
+        }
+    }
+}
+
+impl Header {
+    /// Elements, and their bytes, where they are not too many to count.
+    fn count_and_size(&self) -> (Option<usize>, Option<usize>) {
+        let mut dims = self.shape.iter();
+        let count = dims.try_fold(1usize, |product, dim| product.checked_mul(*dim));
+        let size = count
+            .zip(self.element.size())
+            .and_then(|(count, size)| count.checked_mul(size));
+        (count, size)
     }
 }
 

@@ -7,6 +7,7 @@ use std::io::Read;
 
 use flate2::read::DeflateDecoder;
 
+use super::npy::MAX_HEAD;
 use crate::{Error, Result};
 
 /// The entry that Petastorm writes.
@@ -19,8 +20,9 @@ const END_SIZE: usize = 22;
 /// Deflate makes at most about a thousand bytes of one.
 const MAX_RATIO: usize = 1100;
 
-/// The bytes of the npy array in an archive.
-pub(super) fn array(cell: &[u8]) -> Result<Vec<u8>> {
+/// The bytes of the npy array in an archive. `announced` gets the first [`MAX_HEAD`] of them and says how many there are, so
+/// that an array that nobody wants is not inflated.
+pub(super) fn array(cell: &[u8], announced: impl FnOnce(&[u8]) -> Result<usize>) -> Result<Vec<u8>> {
     let corrupt = || Error::corrupt("not an npz archive with an array \"arr\"");
     let entry = find(cell).ok_or_else(corrupt)?;
     let header = cell
@@ -39,27 +41,32 @@ pub(super) fn array(cell: &[u8]) -> Result<Vec<u8>> {
             entry.size, entry.compressed
         )));
     }
-    let mut bytes = Vec::with_capacity(entry.size);
-    match entry.method {
-        0 => bytes.extend_from_slice(data),
-        8 => {
-            let inflated = DeflateDecoder::new(data)
-                .take(entry.size as u64 + 1)
-                .read_to_end(&mut bytes);
-            inflated.map_err(|error| Error::corrupt("cannot inflate an npz array").with_source(error))?;
-        }
+    let (mut stored, mut deflated) = (data, DeflateDecoder::new(data));
+    let source: &mut dyn Read = match entry.method {
+        0 => &mut stored,
+        8 => &mut deflated,
         method => {
             return Err(Error::unsupported(format!(
                 "an npz array compressed with method {method}"
             )));
         }
+    };
+    let mut bytes = Vec::with_capacity(entry.size.min(MAX_HEAD));
+    let mut read = |bytes: &mut Vec<u8>, end: usize| {
+        let read = source.take((end - bytes.len()) as u64).read_to_end(bytes);
+        read.map_err(|error| Error::corrupt("cannot inflate an npz array").with_source(error))
+    };
+    let wrong = |found: usize| Error::corrupt(format!("an npz array of {found} bytes: expected {}", entry.size));
+    read(&mut bytes, entry.size.min(MAX_HEAD))?;
+    let size = announced(&bytes)?;
+    if size != entry.size {
+        return Err(wrong(size));
     }
-    if bytes.len() != entry.size {
-        return Err(Error::corrupt(format!(
-            "an npz array of {} bytes: expected {}",
-            bytes.len(),
-            entry.size
-        )));
+    bytes.reserve_exact(size - bytes.len());
+    // One more, to see that the archive ends there.
+    read(&mut bytes, size + 1)?;
+    if bytes.len() != size {
+        return Err(wrong(bytes.len()));
     }
     Ok(bytes)
 }
@@ -110,6 +117,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<usize> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::npy;
     use super::*;
 
     /// `numpy.savez_compressed(f, arr=numpy.arange(3, dtype='u1'))` of numpy 2.4, as base64.
@@ -123,6 +131,11 @@ mod tests {
         base64::engine::general_purpose::STANDARD
             .decode(ARCHIVE)
             .expect("base64")
+    }
+
+    /// Takes any array.
+    fn array(cell: &[u8]) -> Result<Vec<u8>> {
+        super::array(cell, |head| Ok(npy::Reader::default().announced(head)?.size))
     }
 
     #[test]
