@@ -104,7 +104,14 @@ fn build_tensors(field: &Field, values: &[&Value]) -> Result<ArrayRef> {
     let (mut vectors, mut dims) = (Vec::with_capacity(values.len()), Vec::new());
     for (row, value) in values.iter().enumerate() {
         let (own, elements) = match value {
-            Value::Null => (vec![0; field.shape.0.len()], Value::List(Vec::new())),
+            Value::Null => {
+                // A list would have its neighbours taken apart to single elements.
+                let none = match field.dtype.item_size() {
+                    Some(_) => Value::Tensor(Tensor::new(field.dtype, vec![0], Buffer::from_vec(Vec::<u8>::new()))?),
+                    None => Value::List(Vec::new()),
+                };
+                (vec![0; field.shape.0.len()], none)
+            }
             Value::Tensor(tensor) => (
                 tensor.shape().to_vec(),
                 Value::Tensor(tensor.reshape(&[tensor.shape().iter().product()])?),
