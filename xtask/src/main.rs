@@ -2,6 +2,7 @@
 
 mod deps;
 mod environment;
+mod fuzz;
 mod test;
 
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ Usage: cargo xtask <task>
 
   deps   checks that no crate sees what it must not
   env    makes the test environments and prints them as shell exports: eval \"$(cargo xtask env)\"
+  fuzz   runs the fuzz targets, all or those named, for so many seconds each or 600: fuzz 60 npy npz
   test   makes the test environments, builds, and runs every test, those of libtorch and Spark included
 
 The environments are kept in $XDG_CACHE_HOME/squall, or ~/.cache/squall.";
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
     let done = match arguments[..] {
         ["deps"] => deps::check(),
         ["env"] => environment::print(),
+        ["fuzz", ref arguments @ ..] => fuzz::run(arguments),
         ["test", ref filter @ ..] => test::run(filter),
         _ => {
             eprintln!("{USAGE}");

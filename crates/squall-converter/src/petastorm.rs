@@ -156,7 +156,7 @@ fn see_value(value: &Value, dtype: DType, seen: &mut Seen) -> Result<()> {
         Value::Null => {}
         Value::List(items) => return items.iter().try_for_each(|item| see_value(item, dtype, seen)),
         Value::Tensor(tensor) => {
-            let elements = elements_from_bytes(dtype, tensor.data().to_vec())?;
+            let elements = elements_from_bytes(dtype, tensor.data())?;
             return see_values(&elements, &Field::scalar("", dtype), seen);
         }
         scalar => {

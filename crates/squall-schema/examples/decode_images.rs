@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let cell = std::fs::read(&path)?;
         let (codec, name) = match path.ends_with(".png") {
             true => (Codec::Png, "png"),
-            false => (Codec::Jpeg, library),
+            false => (Codec::Jpeg { quality: 80 }, library),
         };
         // Any shape: the column is made of whatever size the image has.
         let field = Field::new("image", DType::UInt8, Shape(vec![None, None, Some(3)])).with_codec(Some(codec));

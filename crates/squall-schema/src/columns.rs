@@ -9,6 +9,7 @@ mod value;
 
 mod build;
 
+pub(crate) use build::elements_from_buffer;
 pub use build::{column_from_values, elements_from_bytes};
 pub use normalise::normalise;
 pub use value::{element_bytes, value_at};

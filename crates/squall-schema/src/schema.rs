@@ -1,5 +1,6 @@
 //! The ordered fields of a dataset or of a transformed row.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,9 @@ pub struct Schema {
 impl Schema {
     /// A schema of these fields; a name that stands twice is an error.
     pub fn new(fields: Vec<Field>) -> Result<Self> {
-        for (i, field) in fields.iter().enumerate() {
-            if fields[..i].iter().any(|earlier| earlier.name == field.name) {
+        let mut names = HashSet::with_capacity(fields.len());
+        for field in &fields {
+            if !names.insert(&field.name) {
                 return Err(Error::invalid(format!(
                     "field {:?} stands twice in the schema",
                     field.name

@@ -1,3 +1,5 @@
-//! The one test binary of this crate.
+//! What the crate does with whole inputs from outside: images of OpenCV's, the inputs of the fuzz targets, and attacks.
 
+#[cfg(target_os = "linux")]
+mod hostile;
 mod images;

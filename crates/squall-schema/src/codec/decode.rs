@@ -4,11 +4,18 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, BinaryArray, FixedSizeListArray};
+use arrow_buffer::MutableBuffer;
 
+use super::units::in_unit;
 use super::{Codec, image, npy, npz, spark};
 use crate::arrow::item_field;
-use crate::columns::{column_from_values, elements_from_bytes, value_at};
-use crate::{DType, Error, Field, Result, TimeUnit, Value};
+use crate::columns::{column_from_values, elements_from_buffer, value_at};
+use crate::{DType, Error, Field, Result, Value};
+
+/// Most bytes of a value whose size the field does not tell, where its cell is [`FREE_RATIO`] times smaller.
+const FREE_SIZE: usize = 256 << 20;
+/// Arrays that shrink so far are mostly of one value.
+const FREE_RATIO: usize = 100;
 
 /// A decoder of the cells of one field. It remembers the last npy header: the cells of a column mostly share one.
 struct Decoder<'a> {
@@ -17,48 +24,95 @@ struct Decoder<'a> {
 }
 
 impl Decoder<'_> {
+    /// Appends the elements of a cell to the buffer of a batch.
+    fn decode_into(&mut self, cell: &[u8], buffer: &mut MutableBuffer) -> Result<()> {
+        let dims = match &self.field.codec {
+            Some(Codec::Ndarray) => return self.array_into(cell, buffer),
+            Some(Codec::CompressedNdarray) => {
+                let array = self.inflate(cell)?;
+                return self.array_into(&array, buffer);
+            }
+            Some(Codec::Png) => image::png(cell, buffer)?,
+            Some(Codec::Jpeg { .. }) => (DType::UInt8, image::jpeg(cell, buffer)?),
+            _ => return Err(self.unknown()),
+        };
+        self.check(dims.0, &dims.1)
+    }
+
+    fn array_into(&mut self, cell: &[u8], buffer: &mut MutableBuffer) -> Result<()> {
+        let field = self.field;
+        if let Some(array) = self.npy.dense(cell)? {
+            check(field, array.dtype, array.shape)?;
+            buffer.extend_from_slice(array.data);
+            return Ok(());
+        }
+        match self.npy.read(cell)? {
+            Value::Tensor(tensor) => {
+                self.check(tensor.dtype(), tensor.shape())?;
+                buffer.extend_from_slice(tensor.data());
+                Ok(())
+            }
+            other => Err(Error::corrupt(format!("expected {field}, found {}", other.kind()))),
+        }
+    }
+
     fn decode(&mut self, cell: &[u8]) -> Result<Value> {
         let value = match &self.field.codec {
             Some(Codec::Ndarray) => self.npy.read(cell)?,
-            Some(Codec::CompressedNdarray) => self.npy.read(&npz::array(cell)?)?,
-            Some(Codec::Png) => Value::Tensor(image::png(cell)?),
-            Some(Codec::Jpeg { .. }) => Value::Tensor(image::jpeg(cell)?),
-            Some(Codec::SparkVector) => return Err(Error::internal("a vector is no binary cell")),
-            Some(Codec::Unknown(name)) => return Err(Error::unsupported(format!("the codec {name:?} is not known"))),
-            None => return Err(Error::internal("a field without a codec is decoded")),
+            Some(Codec::CompressedNdarray) => {
+                let array = self.inflate(cell)?;
+                self.npy.read(&array)?
+            }
+            Some(Codec::Png) => Value::Tensor(image::png_tensor(cell)?),
+            Some(Codec::Jpeg { .. }) => Value::Tensor(image::jpeg_tensor(cell)?),
+            _ => return Err(self.unknown()),
         };
         match value {
             Value::Tensor(tensor) => {
-                check(self.field, tensor.dtype(), tensor.shape())?;
+                self.check(tensor.dtype(), tensor.shape())?;
                 if self.field.shape.is_scalar() {
-                    let element = elements_from_bytes(tensor.dtype(), tensor.data().to_vec())?;
+                    let element = elements_from_buffer(tensor.dtype(), tensor.data().clone())?;
                     return value_at(&element, self.field, 0);
                 }
                 Ok(Value::Tensor(tensor))
+            }
+            // An array of text has no numbers, not even where it has no elements.
+            other if self.field.dtype.item_size().is_some() => {
+                let found = other.kind();
+                Err(Error::corrupt(format!("expected {}, found {found}", self.field)))
             }
             other => in_unit(other, self.field.dtype),
         }
     }
 
-    /// Appends the elements of a cell to the buffer of a batch.
-    fn decode_into(&mut self, cell: &[u8], buffer: &mut Vec<u8>) -> Result<()> {
-        if let Some(Codec::Ndarray) = self.field.codec
-            && let Some(array) = self.npy.dense(cell)?
-        {
-            check(self.field, array.dtype, array.shape)?;
-            buffer.extend_from_slice(array.data);
-            return Ok(());
+    /// The npy array in an npz cell. It is inflated only if the field can hold it.
+    fn inflate(&mut self, cell: &[u8]) -> Result<Vec<u8>> {
+        npz::array(cell, |head| self.announced(head, cell.len()))
+    }
+
+    /// The size of the npy array that begins with `head`.
+    fn announced(&mut self, head: &[u8], cell: usize) -> Result<usize> {
+        let array = self.npy.announced(head)?;
+        self.check(array.dtype.unwrap_or(self.field.dtype), &array.shape)?;
+        let is_free = array.dtype.is_none() || self.field.shape.as_fixed().is_none();
+        if is_free && array.held > FREE_SIZE && array.held / FREE_RATIO > cell {
+            return Err(Error::corrupt(format!(
+                "an array of {} bytes, compressed to {cell}: expected at most {FREE_SIZE} where the field does not tell",
+                array.held
+            )));
         }
-        match self.decode(cell)? {
-            Value::Tensor(tensor) => {
-                buffer.extend_from_slice(tensor.data());
-                Ok(())
-            }
-            other => Err(Error::corrupt(format!(
-                "expected {}, found {}",
-                self.field,
-                other.kind()
-            ))),
+        Ok(array.size)
+    }
+
+    fn check(&self, dtype: DType, shape: &[usize]) -> Result<()> {
+        check(self.field, dtype, shape)
+    }
+
+    fn unknown(&self) -> Error {
+        match &self.field.codec {
+            Some(Codec::Unknown(name)) => Error::unsupported(format!("the codec {name:?} is not known")),
+            Some(codec) => Error::internal(format!("a {codec} is no binary cell")),
+            None => Error::internal("a field without a codec is decoded"),
         }
     }
 }
@@ -70,50 +124,11 @@ fn check(field: &Field, dtype: DType, shape: &[usize]) -> Result<()> {
     Err(Error::corrupt(format!("expected {field}, found {dtype}{shape:?}")))
 }
 
-/// Times in the unit of the field: an array brings its own, and Petastorm's schema does not tell it.
-fn in_unit(value: Value, dtype: DType) -> Result<Value> {
-    let nanoseconds = |unit| match unit {
-        TimeUnit::Second => 1_000_000_000i64,
-        TimeUnit::Millisecond => 1_000_000,
-        TimeUnit::Microsecond => 1000,
-        TimeUnit::Nanosecond => 1,
-    };
-    Ok(match (value, dtype) {
-        (Value::List(items), dtype) => {
-            let items = items.into_iter().map(|item| in_unit(item, dtype));
-            Value::List(items.collect::<Result<_>>()?)
-        }
-        (Value::Date(days), DType::Datetime { unit, utc }) => {
-            let per_day = 86_400 * (1_000_000_000 / nanoseconds(unit));
-            let value = i64::from(days).checked_mul(per_day);
-            let value = value.ok_or_else(|| Error::unsupported(format!("day {days} does not fit {dtype}")))?;
-            Value::Datetime { value, unit, utc }
-        }
-        (Value::Datetime { value, unit: own, .. }, DType::Datetime { unit, utc }) => {
-            let (from, to) = (nanoseconds(own), nanoseconds(unit));
-            let scaled = match from >= to {
-                true => value.checked_mul(from / to),
-                false => (value % (to / from) == 0).then(|| value / (to / from)),
-            };
-            let unfit = || {
-                let own = DType::Datetime { unit: own, utc: false };
-                Error::unsupported(format!("a {own} of {value} that does not fit {dtype}"))
-            };
-            Value::Datetime {
-                value: scaled.ok_or_else(unfit)?,
-                unit,
-                utc,
-            }
-        }
-        (other, _) => other,
-    })
-}
-
 /// The dtype of the elements of an npy or npz cell.
 pub fn cell_dtype(cell: &[u8], codec: &Codec) -> Result<DType> {
     match codec {
         Codec::Ndarray => npy::dtype(cell),
-        Codec::CompressedNdarray => npy::dtype(&npz::array(cell)?),
+        Codec::CompressedNdarray => npy::dtype(&npz::head(cell)?),
         other => Err(Error::internal(format!("a cell of {other} is no array of numpy's"))),
     }
 }
@@ -130,35 +145,53 @@ pub fn decode_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
         field,
         npy: npy::Reader::default(),
     };
-    let decoded = match (field.shape.element_count(), field.dtype.item_size()) {
-        (Some(count), Some(item)) if !field.shape.is_scalar() => decode_dense(&mut decoder, cells, count * item),
+    let size = field.dtype.item_size().zip(field.shape.element_count());
+    let size = size.and_then(|(item, count)| item.checked_mul(count));
+    let decoded = match size {
+        Some(size) if !field.shape.is_scalar() => decode_dense(&mut decoder, cells, size),
         _ => decode_values(&mut decoder, cells),
     };
     decoded.map_err(|error| error.at("column", &field.name))
 }
 
+/// Tensors of one size, decoded into the one buffer that holds them all.
 fn decode_dense(decoder: &mut Decoder<'_>, cells: &BinaryArray, size: usize) -> Result<ArrayRef> {
-    let mut bytes = Vec::with_capacity(size * cells.len());
+    let field = decoder.field;
+    let too_large = || {
+        let rows = cells.len();
+        Error::unsupported(format!("{rows} values of {field} take more memory than there is"))
+    };
+    size.checked_mul(cells.len()).ok_or_else(too_large)?;
+    let mut bytes = MutableBuffer::new(0);
     for row in 0..cells.len() {
         if cells.is_null(row) {
+            reserve(&mut bytes, size).ok_or_else(too_large)?;
             bytes.resize(bytes.len() + size, 0);
             continue;
         }
         let decoded = decoder.decode_into(cells.value(row), &mut bytes);
         decoded.map_err(|error| error.at("row", row))?;
+        // The shape is a claim of the metadata until a cell has it.
+        reserve(&mut bytes, size * (cells.len() - row - 1)).ok_or_else(too_large)?;
     }
-    let length = decoder
-        .field
-        .shape
-        .element_count()
-        .and_then(|count| i32::try_from(count).ok());
+    let length = field.shape.element_count().and_then(|count| i32::try_from(count).ok());
     let length = length.ok_or_else(|| Error::unsupported("a tensor of more than 2^31 elements"))?;
-    let elements = elements_from_bytes(decoder.field.dtype, bytes)?;
-    let item = Arc::new(item_field(decoder.field));
+    let elements = elements_from_buffer(field.dtype, bytes.into())?;
+    let item = Arc::new(item_field(field));
     let list = FixedSizeListArray::try_new_with_length(item, length, elements, cells.nulls().cloned(), cells.len());
     Ok(Arc::new(list.map_err(|error| {
         Error::internal("cells do not make a column").with_source(error)
     })?))
+}
+
+/// Makes room for so many bytes more; `None` if there is none. Arrow's buffer itself would end the process.
+fn reserve(bytes: &mut MutableBuffer, more: usize) -> Option<()> {
+    let total = bytes.len().checked_add(more)?;
+    if total > bytes.capacity() {
+        Vec::<u8>::new().try_reserve_exact(total).ok()?;
+        bytes.reserve(more);
+    }
+    Some(())
 }
 
 fn decode_values(decoder: &mut Decoder<'_>, cells: &BinaryArray) -> Result<ArrayRef> {

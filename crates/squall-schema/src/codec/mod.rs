@@ -9,6 +9,8 @@ mod npy;
 mod npz;
 mod spark;
 
+mod units;
+
 mod decode;
 mod encode;
 
@@ -21,7 +23,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{Result, Tensor};
+use crate::{DType, Result, Tensor};
 
 /// Petastorm's quality of jpeg images where none is given.
 pub const JPEG_QUALITY: u8 = 80;
@@ -95,7 +97,7 @@ impl<'de> Deserialize<'de> for Codec {
 }
 
 /// A tensor of a dtype, in C order, from elements in the order and byte order of a file.
-fn tensor(dtype: crate::DType, shape: Vec<usize>, bytes: Vec<u8>) -> Result<Tensor> {
+fn tensor(dtype: DType, shape: Vec<usize>, bytes: Vec<u8>) -> Result<Tensor> {
     // Arrow's own allocations are aligned for every type; a Vec<u8> is not.
     Tensor::new(dtype, shape, arrow_buffer::Buffer::from_slice_ref(&bytes[..]))
 }

@@ -9,6 +9,7 @@ use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
 use flate2::{Compression, Crc};
 
+use super::npy::MAX_HEAD;
 use crate::{Error, Result};
 
 /// The entry that Petastorm writes.
@@ -21,8 +22,34 @@ const END_SIZE: usize = 22;
 /// Deflate makes at most about a thousand bytes of one.
 const MAX_RATIO: usize = 1100;
 
-/// The bytes of the npy array in an archive.
-pub(super) fn array(cell: &[u8]) -> Result<Vec<u8>> {
+/// The first [`MAX_HEAD`] bytes of the npy array in an archive.
+pub(super) fn head(cell: &[u8]) -> Result<Vec<u8>> {
+    let (entry, mut source) = open(cell)?;
+    read(&mut source, entry.size.min(MAX_HEAD), Vec::new())
+}
+
+/// The bytes of the npy array in an archive. `announced` gets the first [`MAX_HEAD`] of them and says how many there are, so
+/// that an array that nobody wants is not inflated.
+pub(super) fn array(cell: &[u8], announced: impl FnOnce(&[u8]) -> Result<usize>) -> Result<Vec<u8>> {
+    let (entry, mut source) = open(cell)?;
+    let wrong = |found: usize| Error::corrupt(format!("an npz array of {found} bytes: expected {}", entry.size));
+    let head = read(&mut source, entry.size.min(MAX_HEAD), Vec::new())?;
+    let size = announced(&head)?;
+    if size != entry.size {
+        return Err(wrong(size));
+    }
+    let mut bytes = head;
+    bytes.reserve_exact(size.saturating_sub(bytes.len()));
+    // One more, to see that the archive ends there.
+    let bytes = read(&mut source, size + 1, bytes)?;
+    if bytes.len() != size {
+        return Err(wrong(bytes.len()));
+    }
+    Ok(bytes)
+}
+
+/// The entry, and what inflates its bytes.
+fn open(cell: &[u8]) -> Result<(Entry, Box<dyn Read + '_>)> {
     let corrupt = || Error::corrupt("not an npz archive with an array \"arr\"");
     let entry = find(cell).ok_or_else(corrupt)?;
     let header = cell
@@ -41,28 +68,23 @@ pub(super) fn array(cell: &[u8]) -> Result<Vec<u8>> {
             entry.size, entry.compressed
         )));
     }
-    let mut bytes = Vec::with_capacity(entry.size);
-    match entry.method {
-        0 => bytes.extend_from_slice(data),
-        8 => {
-            let inflated = DeflateDecoder::new(data)
-                .take(entry.size as u64 + 1)
-                .read_to_end(&mut bytes);
-            inflated.map_err(|error| Error::corrupt("cannot inflate an npz array").with_source(error))?;
-        }
+    let source: Box<dyn Read> = match entry.method {
+        0 => Box::new(data),
+        8 => Box::new(DeflateDecoder::new(data)),
         method => {
             return Err(Error::unsupported(format!(
                 "an npz array compressed with method {method}"
             )));
         }
-    }
-    if bytes.len() != entry.size {
-        return Err(Error::corrupt(format!(
-            "an npz array of {} bytes: expected {}",
-            bytes.len(),
-            entry.size
-        )));
-    }
+    };
+    Ok((entry, source))
+}
+
+/// Reads on until there are `end` bytes, or no more.
+fn read(source: &mut dyn Read, end: usize, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+    let missing = end.saturating_sub(bytes.len()) as u64;
+    let read = source.take(missing).read_to_end(&mut bytes);
+    read.map_err(|error| Error::corrupt("cannot inflate an npz array").with_source(error))?;
     Ok(bytes)
 }
 
@@ -143,6 +165,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<usize> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::npy;
     use super::*;
 
     /// `numpy.savez_compressed(f, arr=numpy.arange(3, dtype='u1'))` of numpy 2.4, as base64.
@@ -158,9 +181,17 @@ mod tests {
             .expect("base64")
     }
 
+    /// Takes any array.
+    fn array(cell: &[u8]) -> Result<Vec<u8>> {
+        super::array(cell, |head| Ok(npy::Reader::default().announced(head)?.size))
+    }
+
     #[test]
     fn what_is_written_is_read() {
-        for npy in [vec![], vec![0; 100_000], (0..=255).collect()] {
+        for n in [0, 1, 1000, 200_000] {
+            let elements = (0..n).map(|i| (i % 7) as u8).collect();
+            let tensor = crate::Value::Tensor(crate::Tensor::from_vec(&[n], elements).expect("a tensor"));
+            let npy = npy::write(&tensor, crate::DType::UInt8).expect("an array");
             assert_eq!(array(&write(&npy).expect("an archive")).expect("an array"), npy);
         }
     }

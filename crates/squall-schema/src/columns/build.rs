@@ -70,7 +70,7 @@ fn build(field: &Field, values: &[&Value]) -> Result<ArrayRef> {
                     _ => bytes.resize(bytes.len() + item * length, 0),
                 }
             }
-            elements_from_bytes(field.dtype, bytes)?
+            elements_from_bytes(field.dtype, &bytes)?
         }
         // A vector with a null element is a list where its neighbours are tensors.
         _ => {
@@ -88,6 +88,11 @@ fn build(field: &Field, values: &[&Value]) -> Result<ArrayRef> {
     if fixed.is_some() {
         return dense(elements, nulls, values.len(), field);
     }
+    if i32::try_from(elements.len()).is_err() {
+        return Err(Error::unsupported(format!(
+            "more than 2^31 elements in a column of {field}"
+        )));
+    }
     let offsets = OffsetBuffer::<i32>::from_lengths(lengths);
     let list = ListArray::try_new(Arc::new(item_field(field)), offsets, elements, nulls);
     Ok(Arc::new(list.map_err(mismatch)?))
@@ -99,7 +104,14 @@ fn build_tensors(field: &Field, values: &[&Value]) -> Result<ArrayRef> {
     let (mut vectors, mut dims) = (Vec::with_capacity(values.len()), Vec::new());
     for (row, value) in values.iter().enumerate() {
         let (own, elements) = match value {
-            Value::Null => (vec![0; field.shape.0.len()], Value::List(Vec::new())),
+            Value::Null => {
+                // A list would have its neighbours taken apart to single elements.
+                let none = match field.dtype.item_size() {
+                    Some(_) => Value::Tensor(Tensor::new(field.dtype, vec![0], Buffer::from_vec(Vec::<u8>::new()))?),
+                    None => Value::List(Vec::new()),
+                };
+                (vec![0; field.shape.0.len()], none)
+            }
             Value::Tensor(tensor) => (
                 tensor.shape().to_vec(),
                 Value::Tensor(tensor.reshape(&[tensor.shape().iter().product()])?),
@@ -152,23 +164,26 @@ fn flatten(value: &Value) -> (Vec<usize>, Vec<&Value>) {
 }
 
 fn tensor_elements(tensor: &Tensor) -> Result<Vec<Value>> {
-    let column = elements_from_bytes(tensor.dtype(), tensor.data().to_vec())?;
+    let column = elements_from_bytes(tensor.dtype(), tensor.data())?;
     (0..column.len())
         .map(|i| scalar_at(&column, tensor.dtype(), i))
         .collect()
 }
 
-/// A column without nulls over little-endian bytes.
-pub fn elements_from_bytes(dtype: DType, bytes: Vec<u8>) -> Result<ArrayRef> {
-    fn primitive<T: ArrowPrimitiveType>(bytes: Vec<u8>) -> ArrayRef {
-        let width = size_of::<T::Native>();
-        let rows = bytes.len() / width;
-        // Arrow's own allocations are aligned for every type; a Vec<u8> is not.
-        let buffer = Buffer::from_slice_ref(&bytes[..]);
-        Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::new(buffer, 0, rows), None))
+/// A column without nulls over a copy of little-endian bytes.
+pub fn elements_from_bytes(dtype: DType, bytes: &[u8]) -> Result<ArrayRef> {
+    // Arrow's own allocations are aligned for every type; a slice of bytes is not.
+    elements_from_buffer(dtype, Buffer::from_slice_ref(bytes))
+}
+
+/// A column without nulls over little-endian bytes in an allocation of Arrow's own. They are copied for bools only.
+pub(crate) fn elements_from_buffer(dtype: DType, bytes: Buffer) -> Result<ArrayRef> {
+    fn primitive<T: ArrowPrimitiveType>(bytes: Buffer) -> ArrayRef {
+        let rows = bytes.len() / size_of::<T::Native>();
+        Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::new(bytes, 0, rows), None))
     }
-    let complex = |width, bytes: Vec<u8>| {
-        let numbers = FixedSizeBinaryArray::try_new(width, bytes.into(), None).map_err(mismatch)?;
+    let complex = |width, bytes: Buffer| {
+        let numbers = FixedSizeBinaryArray::try_new(width, bytes, None).map_err(mismatch)?;
         Ok::<ArrayRef, Error>(Arc::new(numbers))
     };
     Ok(match dtype {

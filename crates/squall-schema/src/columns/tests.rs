@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use std::sync::Arc;
 
 use arrow_buffer::i256;
+use half::f16;
 
 use super::*;
 use crate::arrow::field_to_arrow;
@@ -73,6 +74,20 @@ fn vectors_with_and_without_null_elements_stand_in_one_column() {
     let column = column_from_values(&field, &[&Value::Null, &words]).expect("a column");
     assert_eq!(value_at(&column, &field, 1).expect("a value"), words);
     assert_eq!(value_at(&column, &field, 0).expect("a value"), Value::Null);
+}
+
+#[test]
+fn a_null_leaves_the_bits_of_its_neighbours() {
+    let field = Field::new("x", DType::Float16, Shape(vec![None, None])).with_nullable(true);
+    // A NaN that signals, which arithmetic would quiet.
+    let nan = Tensor::from_vec(&[1, 1], vec![f16::from_bits(0x7c01)]).expect("a tensor");
+    let nan = Value::Tensor(nan);
+    let column = column_from_values(&field, &[&nan, &Value::Null]).expect("a column");
+    let Value::Tensor(found) = value_at(&column, &field, 0).expect("a value") else {
+        panic!("no tensor");
+    };
+    assert_eq!(found.data().as_slice(), [0x01, 0x7c]);
+    assert_eq!(value_at(&column, &field, 1).expect("a value"), Value::Null);
 }
 
 fn values(dtype: DType) -> BoxedStrategy<Value> {

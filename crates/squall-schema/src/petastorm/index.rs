@@ -58,7 +58,7 @@ impl RowGroupIndex {
 
     /// The indexes in Petastorm's pickled dict, in its order.
     pub fn from_pickle(bytes: &[u8]) -> Result<Vec<Self>> {
-        let pickle = Pickle::parse(bytes)?;
+        let pickle = Pickle::parse_long(bytes)?;
         let objects = Objects(&pickle);
         indexes(objects).ok_or_else(|| Error::corrupt("the pickle holds no row-group indexes of Petastorm"))
     }

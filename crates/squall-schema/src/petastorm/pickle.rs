@@ -11,10 +11,14 @@ use std::collections::HashMap;
 
 use crate::{Error, Result};
 
-/// Most operations, and most values, of a short pickle.
+/// Most operations, and most values, of a pickle.
 const LIMIT: usize = 400_000;
-/// A long one may have one for so many of its bytes: an index of a million values is long, and honest.
+/// A long pickle that has to be long may have a value for so many of its bytes.
 const BYTES_PER_VALUE: usize = 4;
+/// Most bytes of the name of a module or a class.
+const NAME_LIMIT: usize = 255;
+/// Most bytes of all of them. One name may be repeated by an operation of one byte, and is copied each time.
+const NAMES_LIMIT: usize = 4 << 20;
 
 /// The place of a value in [`Pickle`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -74,8 +78,18 @@ pub struct Pickle {
 }
 
 impl Pickle {
-    /// Reads a pickle.
+    /// Reads a pickle of at most some hundred thousand values.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
+        Self::parse_within(bytes, LIMIT, LIMIT)
+    }
+
+    /// Reads a pickle of any length, in memory in proportion to it: an index of a million values is long, and honest.
+    pub fn parse_long(bytes: &[u8]) -> Result<Self> {
+        // An operation has a byte at least.
+        Self::parse_within(bytes, bytes.len(), LIMIT.max(bytes.len() / BYTES_PER_VALUE))
+    }
+
+    fn parse_within(bytes: &[u8], operations: usize, limit: usize) -> Result<Self> {
         let mut machine = Machine {
             input: bytes,
             position: 0,
@@ -83,7 +97,9 @@ impl Pickle {
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
-            limit: LIMIT.max(bytes.len() / BYTES_PER_VALUE),
+            operations,
+            limit,
+            names: 0,
         };
         let root = machine.run().map_err(|why| {
             Error::corrupt(format!("not a pickle that can be read: {why}")).at("byte", machine.position)
@@ -113,14 +129,17 @@ struct Machine<'a> {
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
+    operations: usize,
     limit: usize,
+    /// Bytes of the names of globals so far.
+    names: usize,
 }
 
 type Step<T> = std::result::Result<T, &'static str>;
 
 impl<'a> Machine<'a> {
     fn run(&mut self) -> Step<Id> {
-        for _ in 0..self.limit {
+        for _ in 0..self.operations {
             let opcode = self.byte()?;
             if opcode == b'.' {
                 return self.pop();
@@ -298,15 +317,17 @@ impl<'a> Machine<'a> {
                 let text = |line: &[u8]| String::from_utf8(line.to_vec()).map_err(|_| "a name that is not UTF-8");
                 let module = text(self.line()?)?;
                 let name = text(self.line()?)?;
-                self.push(Node::Global(module, name))?;
+                self.global(module, name)?;
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 let (Node::Str(module), Node::Str(name)) = (self.node(module), self.node(name)) else {
                     return Err("a global whose name is not text");
                 };
-                let global = Node::Global(module.clone(), name.clone());
-                self.push(global)?;
+                // Cut, so that what is too long is not copied whole before it is refused.
+                let text = |text: &str| text.chars().take(NAME_LIMIT + 1).collect();
+                let (module, name) = (text(module), text(name));
+                self.global(module, name)?;
             }
             // REDUCE, NEWOBJ, NEWOBJ_EX: calls, that are noted
             b'R' | 0x81 => {
@@ -444,6 +465,14 @@ impl<'a> Machine<'a> {
             _ => return Err("a key for what is no dict"),
         }
         Ok(())
+    }
+
+    fn global(&mut self, module: String, name: String) -> Step<()> {
+        self.names += module.len() + name.len();
+        if module.len().max(name.len()) > NAME_LIMIT || self.names > NAMES_LIMIT {
+            return Err("names that are too long");
+        }
+        self.push(Node::Global(module, name))
     }
 
     fn object(&mut self, class: Id, arguments: Id) -> Step<()> {

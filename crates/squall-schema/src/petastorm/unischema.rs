@@ -3,10 +3,21 @@
 //! The object is the same in all of them; what differs is how the pickle puts it together: `_restore` of pyspark's patched
 //! named tuples, `copy_reg._reconstructor` of Python 2, or the class itself. See the variants in the tests.
 
+use std::collections::HashSet;
+
 use super::object::Objects;
 use super::pickle::{Id, Node, Pickle};
 use crate::codec::{Codec, JPEG_QUALITY};
 use crate::{DType, Error, Field, Result, Shape, TimeUnit};
+
+/// Most fields of a schema. Fields may share their parts in the pickle, and do so no more when they are read.
+const MAX_FIELDS: usize = 16_384;
+/// Most dimensions of a numpy array.
+const MAX_DIMS: usize = 64;
+/// Most attributes of a codec: Petastorm's have two.
+const MAX_ATTRIBUTES: usize = 64;
+/// The longest name of an image format that is repeated in a message.
+const MAX_FORMAT: usize = 16;
 
 /// A Unischema: its name and its fields, in order.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,9 +99,13 @@ impl Unischema {
     pub fn from_pickle(bytes: &[u8]) -> Result<Self> {
         let pickle = Pickle::parse(bytes)?;
         let reader = Reader(Objects(&pickle));
-        reader
-            .unischema()
-            .ok_or_else(|| Error::corrupt("the pickle is not a Unischema of Petastorm"))
+        reader.unischema().ok_or_else(|| {
+            let found = match reader.0.made(pickle.root()) {
+                Some(made) if made.class != "Unischema" => format!(": found {}.{}", made.module, made.class),
+                _ => String::new(),
+            };
+            Error::corrupt(format!("the pickle is not a Unischema of Petastorm{found}"))
+        })
     }
 }
 
@@ -124,23 +139,36 @@ impl<'a> Reader<'a> {
                 _ => return None,
             },
         };
+        if fields.len() > MAX_FIELDS {
+            return None;
+        }
+        let mut names = HashSet::new();
+        let name = self.0.text(name)?.to_owned();
+        let one = |id| {
+            let values = self.values(id)?;
+            // Petastorm keeps fields by name.
+            names
+                .insert(self.0.text(*values.first()?)?)
+                .then(|| self.field(values))?
+        };
         Some(Unischema {
-            name: self.0.text(name)?.to_owned(),
-            fields: fields
-                .into_iter()
-                .map(|field| self.field(field))
-                .collect::<Option<_>>()?,
+            name,
+            fields: fields.into_iter().map(one).collect::<Option<_>>()?,
         })
     }
 
-    fn field(&self, id: Id) -> Option<UnischemaField> {
+    /// What a field's named tuple was given.
+    fn values(&self, id: Id) -> Option<&'a [Id]> {
         let made = self.0.made(id)?;
-        let values = match (made.class, made.arguments) {
+        match (made.class, made.arguments) {
             // pyspark's patch: name of the class, names of the values, the values.
-            ("_restore", [_, _, values]) => self.0.sequence(*values)?,
-            ("UnischemaField", values) => values,
-            _ => return None,
-        };
+            ("_restore", [_, _, values]) => self.0.sequence(*values),
+            ("UnischemaField", values) => Some(values),
+            _ => None,
+        }
+    }
+
+    fn field(&self, values: &[Id]) -> Option<UnischemaField> {
         let [name, dtype, shape, rest @ ..] = values else {
             return None;
         };
@@ -149,12 +177,9 @@ impl<'a> Reader<'a> {
             Node::Int(dim) => usize::try_from(*dim).ok().map(Some),
             _ => None,
         };
+        let shape = self.0.sequence(*shape).filter(|dims| dims.len() <= MAX_DIMS)?;
         // A dimension of 0 matches any in Petastorm.
-        let dims = self
-            .0
-            .sequence(*shape)?
-            .iter()
-            .map(|id| Some(dim(id)?.filter(|dim| *dim > 0)));
+        let dims = shape.iter().map(|id| Some(dim(id)?.filter(|dim| *dim > 0)));
         Some(UnischemaField {
             name: self.0.text(*name)?.to_owned(),
             dtype: self.dtype(*dtype)?,
@@ -196,7 +221,7 @@ impl<'a> Reader<'a> {
             "CompressedNdarrayCodec" => Codec::CompressedNdarray,
             "CompressedImageCodec" => {
                 // Attributes of the object, or arguments of the constructor.
-                let (format, quality) = match made.state {
+                let (format, quality) = match made.state.filter(|state| self.has_few_attributes(*state)) {
                     Some(state) => (
                         self.0.attribute(state, "_image_codec"),
                         self.0.attribute(state, "_quality"),
@@ -213,11 +238,18 @@ impl<'a> Reader<'a> {
                 {
                     Some("png") => Codec::Png,
                     Some("jpeg" | "jpg") => Codec::Jpeg { quality },
-                    other => Codec::Unknown(format!("CompressedImageCodec({})", other.unwrap_or("?"))),
+                    other => {
+                        let name = other.filter(|name| name.len() <= MAX_FORMAT).unwrap_or("?");
+                        Codec::Unknown(format!("CompressedImageCodec({name})"))
+                    }
                 }
             }
             _ => Codec::Unknown(format!("{}.{}", made.module, made.class)),
         })
+    }
+
+    fn has_few_attributes(&self, state: Id) -> bool {
+        matches!(self.0.node(state), Node::Dict(pairs) if pairs.len() <= MAX_ATTRIBUTES)
     }
 }
 
@@ -281,5 +313,25 @@ mod tests {
         ] {
             assert!(Unischema::from_pickle(pickle).is_err());
         }
+        let error = Unischema::from_pickle(b"cposix\nsystem\n(S'true'\ntR.").expect_err("os.system");
+        assert!(error.to_string().ends_with("found posix.system"), "{error}");
+    }
+
+    /// A pickle refers to a part once more at the cost of a few bytes; a schema must not grow by whole fields for that.
+    #[test]
+    fn shared_parts_do_not_multiply() {
+        let schema = |fields: &str| format!("cpetastorm.unischema\nUnischema\n(VT\n(l{fields}tR.");
+        let field = |name: &str, dims: usize| {
+            format!(
+                "cpetastorm.unischema\nUnischemaField\n(V{name}\ncnumpy\nint32\n({}tNI00\ntR",
+                "N".repeat(dims)
+            )
+        };
+        let ok = |fields: &str| Unischema::from_pickle(schema(fields).as_bytes()).is_ok();
+        assert!(ok(&format!("{}a{}a", field("x", 0), field("y", MAX_DIMS))));
+        assert!(!ok(&format!("{}p1\nag1\na", field("x", 0))));
+        assert!(!ok(&format!("{}a", field("x", MAX_DIMS + 1))));
+        let many = |n| (0..n).map(|i| field(&format!("f{i}"), 0) + "a").collect::<String>();
+        assert!(ok(&many(MAX_FIELDS)) && !ok(&many(MAX_FIELDS + 1)));
     }
 }

@@ -15,6 +15,9 @@ const KEYWORDS: [&str; 35] = [
     "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in", "is", "lambda", "nonlocal",
     "not", "or", "pass", "raise", "return", "try", "while", "with", "yield",
 ];
+/// Places in the memo of an index: of the class of sets, and of that of the keys.
+const SET: u32 = 0;
+const CLASS: u32 = 1;
 /// Digits of Spark's largest decimal.
 const SPARK_DIGITS: u8 = 38;
 
@@ -183,6 +186,8 @@ fn spark_type(out: &mut Pickled, dtype: DType) -> Result<()> {
 /// The pickled dict of row-group indexes.
 pub fn index_pickle(indexes: &[WrittenIndex]) -> String {
     let mut out = Pickled::default();
+    // Kept in the memo, and taken from the stack again: each value has a set.
+    out.global("builtins", "set").line('p', SET).op('0');
     out.mark().op('d');
     for index in indexes {
         let class = match index.keys {
@@ -203,12 +208,19 @@ pub fn index_pickle(indexes: &[WrittenIndex]) -> String {
         match &index.keys {
             IndexKeys::NotNull(ordinals) => out.set(ordinals),
             IndexKeys::Values(values) => {
-                out.global("collections", "defaultdict")
-                    .mark()
-                    .global("builtins", "set")
-                    .call();
+                out.global("collections", "defaultdict").mark().line('g', SET).call();
+                let mut class = None;
                 for (key, ordinals) in values {
-                    out.0.push_str(key);
+                    // The class of the first key is that of all: its two lines are kept too.
+                    let end = key.match_indices('\n').nth(1).map_or(0, |(end, _)| end + 1);
+                    let (own, rest) = key.split_at(end);
+                    if class == Some(own) {
+                        out.line('g', CLASS).0.push_str(rest);
+                    } else {
+                        out.0.push_str(own);
+                        out.line('p', CLASS).0.push_str(rest);
+                        class = Some(own);
+                    }
                     out.set(ordinals).op('s');
                 }
                 &mut out
@@ -317,7 +329,7 @@ impl Pickled {
     }
 
     fn set(&mut self, items: &BTreeSet<u32>) -> &mut Self {
-        self.global("builtins", "set").mark().mark();
+        self.line('g', SET).mark().mark();
         for item in items {
             self.int(i64::from(*item));
         }

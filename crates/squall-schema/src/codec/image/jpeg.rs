@@ -22,15 +22,17 @@ use pure as library;
 #[cfg(feature = "jpeg-turbo")]
 use turbo as library;
 
+use arrow_buffer::MutableBuffer;
+
 use super::Size;
 use crate::{DType, Error, Result, Tensor};
 
 /// The longest side of a jpeg image: libjpeg's own limit, a little below that of the format.
 const MAX_SIDE: usize = 65_500;
 
-/// A jpeg image: `uint8`, `[height, width]` or `[height, width, 3]`.
-pub(in crate::codec) fn jpeg(cell: &[u8]) -> Result<Tensor> {
-    decode(cell, library::decode)
+/// Appends the pixels of a jpeg image, which are `uint8`; gives their shape, `[height, width]` or `[height, width, 3]`.
+pub(in crate::codec) fn jpeg(cell: &[u8], out: &mut MutableBuffer) -> Result<Vec<usize>> {
+    decode(cell, out, library::decode)
 }
 
 /// A `uint8` tensor, `[height, width]` or `[height, width, 3]`, as a baseline jpeg image with halved chroma in both
@@ -39,10 +41,28 @@ pub(in crate::codec) fn encode_jpeg(tensor: &Tensor, quality: u8) -> Result<Vec<
     encode(tensor, quality, library::encode)
 }
 
-fn decode(cell: &[u8], library: impl Fn(&[u8], &Frame) -> Result<Vec<u8>>) -> Result<Tensor> {
+/// A jpeg image as a tensor of its own.
+pub(in crate::codec) fn jpeg_tensor(cell: &[u8]) -> Result<Tensor> {
+    tensor(cell, library::decode)
+}
+
+fn tensor(cell: &[u8], library: Decode) -> Result<Tensor> {
+    let mut pixels = MutableBuffer::new(0);
+    let shape = decode(cell, &mut pixels, library)?;
+    Tensor::new(DType::UInt8, shape, pixels.into())
+}
+
+/// A decoder: a cell, its frame, and where its pixels go.
+type Decode = fn(&[u8], &Frame, &mut [u8]) -> Result<()>;
+
+fn decode(cell: &[u8], out: &mut MutableBuffer, library: Decode) -> Result<Vec<usize>> {
     let frame = Frame::read(cell)?;
-    let pixels = library(cell, &frame)?;
-    super::super::tensor(DType::UInt8, frame.size.shape(), pixels)
+    let shape = frame.size.shape();
+    let start = out.len();
+    // The frame's walk has bounded its size.
+    out.resize(start + shape.iter().product::<usize>(), 0);
+    library(cell, &frame, &mut out.as_slice_mut()[start..])?;
+    Ok(shape)
 }
 
 fn encode(tensor: &Tensor, quality: u8, library: impl Fn(&[u8], Size, u8) -> Result<Vec<u8>>) -> Result<Vec<u8>> {

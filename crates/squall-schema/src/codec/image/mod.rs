@@ -7,8 +7,8 @@
 mod jpeg;
 mod png;
 
-pub(super) use jpeg::{encode_jpeg, jpeg};
-pub(super) use png::{encode_png, png};
+pub(super) use jpeg::{encode_jpeg, jpeg, jpeg_tensor};
+pub(super) use png::{encode_png, png, png_tensor};
 
 use crate::{DType, Error, Result, Tensor};
 

@@ -2,6 +2,7 @@
 
 use std::io::Cursor;
 
+use arrow_buffer::MutableBuffer;
 use png::{BitDepth, ColorType, Compression, Decoder, DecodingError, Encoder, EncodingError, Limits, Transformations};
 
 use super::{Size, check_pixels};
@@ -13,8 +14,9 @@ const MEMORY: usize = 16 << 20;
 /// Deflate makes at most about a thousand bytes of one: an image of more bytes than its data can hold is a bomb.
 const MAX_INFLATION: usize = 1100;
 
-/// A png image: `uint8` or `uint16`, `[height, width]` or `[height, width, 3]`.
-pub(in crate::codec) fn png(cell: &[u8]) -> Result<Tensor> {
+/// Appends the pixels of a png image; gives their dtype, `uint8` or `uint16`, and their shape, `[height, width]` or
+/// `[height, width, 3]`.
+pub(in crate::codec) fn png(cell: &[u8], out: &mut MutableBuffer) -> Result<(DType, Vec<usize>)> {
     let damaged = |error: DecodingError| Error::corrupt("cannot decode the png image").with_source(error);
     let mut decoder = Decoder::new_with_limits(Cursor::new(cell), Limits { bytes: MEMORY });
     // Palettes and fewer than 8 bits become bytes, as in OpenCV.
@@ -44,8 +46,10 @@ pub(in crate::codec) fn png(cell: &[u8]) -> Result<Tensor> {
             cell.len()
         )));
     }
-    let mut pixels = vec![0; size];
-    reader.next_frame(&mut pixels).map_err(damaged)?;
+    let start = out.len();
+    out.resize(start + size, 0);
+    let pixels = &mut out.as_slice_mut()[start..];
+    reader.next_frame(pixels).map_err(damaged)?;
     // An image that lost its end may have lost more.
     reader.finish().map_err(damaged)?;
     let (dtype, item) = match depth {
@@ -53,21 +57,28 @@ pub(in crate::codec) fn png(cell: &[u8]) -> Result<Tensor> {
         _ => (DType::UInt8, 1),
     };
     if shade {
-        pixels = pixels
-            .chunks_exact(2 * item)
-            .flat_map(|pixel| &pixel[..item])
-            .copied()
-            .collect();
+        let n_pixels = pixels.len() / (2 * item);
+        for i in 0..n_pixels {
+            pixels.copy_within(2 * item * i..2 * item * i + item, item * i);
+        }
+        out.truncate(start + n_pixels * item);
     }
     if item == 2 {
-        turn_bytes(&mut pixels);
+        turn_bytes(&mut out.as_slice_mut()[start..]);
     }
     let size = Size {
         height,
         width,
         channels,
     };
-    super::super::tensor(dtype, size.shape(), pixels)
+    Ok((dtype, size.shape()))
+}
+
+/// A png image as a tensor of its own.
+pub(in crate::codec) fn png_tensor(cell: &[u8]) -> Result<Tensor> {
+    let mut pixels = MutableBuffer::new(0);
+    let (dtype, shape) = png(cell, &mut pixels)?;
+    Tensor::new(dtype, shape, pixels.into())
 }
 
 /// A `uint8` or `uint16` tensor, `[height, width]` or `[height, width, 3]`, as a png image.

@@ -7,12 +7,14 @@ mod read;
 mod write;
 
 pub(crate) use read::scalar;
-pub(super) use read::{Reader, dtype};
+pub(super) use read::{MAX_HEAD, Reader, dtype};
 pub(super) use write::write;
 
 use crate::{DType, Error, Result, TimeUnit};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
+/// Characters of a header that a message repeats.
+const SHOWN: usize = 200;
 
 /// One element of an array.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,7 +41,8 @@ impl Element {
 
     /// The element of numpy's descriptor, such as `<f4`.
     fn from_descr(descr: &str) -> Result<Self> {
-        let unsupported = || Error::unsupported(format!("an npy array of dtype {descr:?}"));
+        let shown: String = descr.chars().take(SHOWN).collect();
+        let unsupported = || Error::unsupported(format!("an npy array of dtype {shown:?}"));
         let (swapped, kind) = match descr.split_at_checked(1).ok_or_else(unsupported)? {
             ("<" | "|" | "=", kind) => (false, kind),
             (">", kind) => (true, kind),

@@ -3,10 +3,16 @@
 //! A header is a Python dict literal, which takes longer to parse than most cells take to copy; so a reader keeps the last
 //! one, and a cell that begins with the same bytes is not parsed again.
 
-use super::{Element, MAGIC};
+use super::{Element, MAGIC, SHOWN};
 use crate::columns::{elements_from_bytes, value_at};
 use crate::{DType, Error, Field, Result, Value};
 
+/// Longest header that is read; numpy reads 10,000 bytes.
+const MAX_HEADER: usize = 65_535;
+/// Bytes of the longest head: magic, version, length and header.
+pub(in crate::codec) const MAX_HEAD: usize = MAGIC.len() + 6 + MAX_HEADER;
+/// Most dimensions of an array, as in numpy.
+const MAX_DIMS: usize = 64;
 /// Most elements of no width, of which an array of no bytes can claim any number.
 const MAX_EMPTY: usize = 1 << 16;
 
@@ -14,6 +20,18 @@ const MAX_EMPTY: usize = 1 << 16;
 #[derive(Debug, Default)]
 pub(in crate::codec) struct Reader {
     pub(super) last: Option<(Vec<u8>, Header)>,
+}
+
+/// What an array is before it is there.
+pub(in crate::codec) struct Announced {
+    /// The dtype of a tensor; `None` for text, bytes and times.
+    pub(in crate::codec) dtype: Option<DType>,
+    /// The dimensions.
+    pub(in crate::codec) shape: Vec<usize>,
+    /// Bytes of header and data.
+    pub(in crate::codec) size: usize,
+    /// Bytes that the value takes at least.
+    pub(in crate::codec) held: usize,
 }
 
 /// What the bytes behind a header are.
@@ -55,7 +73,7 @@ impl Reader {
         let count: usize = header.shape.iter().product();
         if size == 0 && count > MAX_EMPTY {
             return Err(Error::corrupt(format!(
-                "an npy array of {count} elements without a byte: expected at most {MAX_EMPTY}"
+                "an npy array of {count} elements of no bytes: expected at most {MAX_EMPTY}"
             )));
         }
         let item = |i: usize| text_or_time(&bytes[i * size..(i + 1) * size], header.element);
@@ -76,25 +94,32 @@ impl Reader {
         })
     }
 
+    /// What an array is, by its first [`MAX_HEAD`] bytes.
+    pub(in crate::codec) fn announced(&mut self, head: &[u8]) -> Result<Announced> {
+        let (header, data) = self.header(head)?;
+        let header_size = head.len() - data.len();
+        let (count, size) = header.count_and_size();
+        let size = size.and_then(|size| size.checked_add(header_size));
+        let too_large = || Error::corrupt(format!("an npy array of shape {:?} is too large", header.shape));
+        let (dtype, held) = match header.element {
+            Element::Number { dtype, .. } => (Some(dtype), size),
+            _ => {
+                let values = count.and_then(|count| count.checked_mul(size_of::<Value>()));
+                (None, values.zip(size).map(|(values, size)| values.max(size)))
+            }
+        };
+        Ok(Announced {
+            dtype,
+            shape: header.shape.clone(),
+            size: size.ok_or_else(too_large)?,
+            held: held.ok_or_else(too_large)?,
+        })
+    }
+
     /// The header, and the bytes of the elements.
     fn parts<'a>(&'a mut self, cell: &'a [u8]) -> Result<(&'a Header, &'a [u8])> {
-        let known = matches!(&self.last, Some((bytes, _)) if cell.starts_with(bytes));
-        if !known {
-            let length = header_length(cell)?;
-            let header = parse(&cell[..length])?;
-            self.last = Some((cell[..length].to_vec(), header));
-        }
-        let Some((bytes, header)) = &self.last else {
-            return Err(Error::internal("an npy header that was not kept"));
-        };
-        let data = &cell[bytes.len()..];
-        let count = header
-            .shape
-            .iter()
-            .try_fold(1usize, |product, dim| product.checked_mul(*dim));
-        let size = count
-            .zip(header.element.size())
-            .and_then(|(count, size)| count.checked_mul(size));
+        let (header, data) = self.header(cell)?;
+        let (_, size) = header.count_and_size();
         let data = size.and_then(|size| data.get(..size)).ok_or_else(|| {
             Error::corrupt(format!(
                 "an npy array of shape {:?} should have more bytes than the {} that are there",
@@ -103,6 +128,31 @@ impl Reader {
             ))
         })?;
         Ok((header, data))
+    }
+
+    /// The header of an array, and the bytes behind it.
+    fn header<'a>(&mut self, cell: &'a [u8]) -> Result<(&Header, &'a [u8])> {
+        if !matches!(&self.last, Some((bytes, _)) if cell.starts_with(bytes)) {
+            let length = header_length(cell)?;
+            let header = parse(&cell[..length])?;
+            self.last = Some((cell[..length].to_vec(), header));
+        }
+        match &self.last {
+            Some((bytes, header)) => Ok((header, &cell[bytes.len()..])),
+            None => Err(Error::internal("an npy header that was not kept")),
+        }
+    }
+}
+
+impl Header {
+    /// Elements, and their bytes, where they are not too many to count.
+    fn count_and_size(&self) -> (Option<usize>, Option<usize>) {
+        let mut dims = self.shape.iter();
+        let count = dims.try_fold(1usize, |product, dim| product.checked_mul(*dim));
+        let size = count
+            .zip(self.element.size())
+            .and_then(|(count, size)| count.checked_mul(size));
+        (count, size)
     }
 }
 
@@ -129,7 +179,7 @@ pub(crate) fn scalar(descr: &str, bytes: &[u8]) -> Result<Value> {
     if swapped {
         bytes.reverse();
     }
-    value_at(&elements_from_bytes(dtype, bytes)?, &Field::scalar("", dtype), 0)
+    value_at(&elements_from_bytes(dtype, &bytes)?, &Field::scalar("", dtype), 0)
 }
 
 /// Bytes of magic, version, length and dict.
@@ -144,6 +194,11 @@ fn header_length(cell: &[u8]) -> Result<usize> {
         (1..=3, _) => return Err(cut()),
         (version, _) => return Err(Error::unsupported(format!("npy version {version}: expected 1 to 3"))),
     };
+    if length > MAX_HEADER {
+        return Err(Error::corrupt(format!(
+            "an npy header of {length} bytes: expected at most {MAX_HEADER}"
+        )));
+    }
     let end = MAGIC.len() + 2 + width + length;
     if end > cell.len() {
         return Err(Error::corrupt(format!(
@@ -162,7 +217,8 @@ fn parse(header: &[u8]) -> Result<Header> {
         MAGIC.len() + 6
     };
     let text = std::str::from_utf8(&header[start..]).map_err(|_| Error::corrupt("an npy header that is not text"))?;
-    let wrong = |why: &str| Error::corrupt(format!("an npy header with {why}: {}", text.trim_end()));
+    let shown: String = text.trim_end().chars().take(SHOWN).collect();
+    let wrong = |why: &str| Error::corrupt(format!("an npy header with {why}: {shown}"));
     let value = |key: &str| {
         let at = text
             .find(&format!("'{key}'"))
@@ -172,10 +228,7 @@ fn parse(header: &[u8]) -> Result<Header> {
     };
     let descr = value("descr").ok_or_else(|| wrong("no descr"))?;
     if descr.starts_with('[') {
-        return Err(Error::unsupported(format!(
-            "an npy array of structs: {}",
-            text.trim_end()
-        )));
+        return Err(Error::unsupported(format!("an npy array of structs: {shown}")));
     }
     let quote = descr
         .chars()
@@ -197,22 +250,30 @@ fn parse(header: &[u8]) -> Result<Header> {
     // Python 2 wrote long integers with an L.
     let dims = dims
         .map(|dim| dim.trim_end_matches('L').parse())
-        .collect::<std::result::Result<_, _>>();
+        .take(MAX_DIMS + 1)
+        .collect::<std::result::Result<Vec<usize>, _>>();
+    let shape = dims.map_err(|_| wrong("a shape that is not one of sizes"))?;
+    if shape.len() > MAX_DIMS {
+        return Err(wrong(&format!("more than {MAX_DIMS} dimensions")));
+    }
     Ok(Header {
         element: Element::from_descr(descr)?,
         fortran_order,
-        shape: dims.map_err(|_| wrong("no shape"))?,
+        shape,
     })
 }
 
 /// The elements in C order, from Fortran order: the first index runs fastest there.
 fn c_order(data: &[u8], item: usize, shape: &[usize]) -> Vec<u8> {
+    // Beside a dimension of zero the others may be of any size, and their product with it.
+    if data.is_empty() {
+        return Vec::new();
+    }
     let mut strides = Vec::with_capacity(shape.len());
     let mut stride = item;
     for dim in shape {
         strides.push(stride);
-        // An array without elements may have dimensions whose product does not fit.
-        stride = stride.wrapping_mul(*dim);
+        stride *= dim;
     }
     let mut bytes = Vec::with_capacity(data.len());
     let mut index = vec![0; shape.len()];

@@ -31,6 +31,17 @@ fn bombs_are_bounded() {
     assert!(Pickle::parse(&many).is_err());
     // A length beyond the input.
     assert!(Pickle::parse(b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7f.").is_err());
+    // A name that is copied by each of many operations.
+    let name = |length: usize| [b"X", &(length as u32).to_le_bytes()[..], &vec![b'a'; length], b"\x94"].concat();
+    for (length, times) in [
+        (NAME_LIMIT, 8),
+        (NAME_LIMIT + 1, 0),
+        (NAME_LIMIT, NAMES_LIMIT / NAME_LIMIT / 2 + 1),
+    ] {
+        let globals = b"h\0h\0\x93".repeat(times);
+        let parsed = Pickle::parse(&[name(length), b"h\0h\0\x93".to_vec(), globals, b".".to_vec()].concat());
+        assert_eq!(parsed.is_ok(), times == 8, "{length} bytes, {times} times: {parsed:?}");
+    }
     // Doubling by DUP.
     assert!(Pickle::parse(&[b"N".to_vec(), vec![b'2'; LIMIT + 1]].concat()).is_err());
 }

@@ -12,7 +12,7 @@ use super::super::Size;
 use super::{Frame, MAX_SIDE, entropy};
 use crate::{Error, Result};
 
-pub(super) fn decode(cell: &[u8], frame: &Frame) -> Result<Vec<u8>> {
+pub(super) fn decode(cell: &[u8], frame: &Frame, pixels: &mut [u8]) -> Result<()> {
     let damaged = |error: zune_jpeg::errors::DecodeErrors| {
         Error::corrupt("cannot decode the jpeg image").with_source(error.to_string())
     };
@@ -40,7 +40,7 @@ pub(super) fn decode(cell: &[u8], frame: &Frame) -> Result<Vec<u8>> {
         )));
     }
     entropy::check(cell, frame)?;
-    decoder.decode().map_err(damaged)
+    decoder.decode_into(pixels).map_err(damaged)
 }
 
 pub(super) fn encode(pixels: &[u8], size: Size, quality: u8) -> Result<Vec<u8>> {

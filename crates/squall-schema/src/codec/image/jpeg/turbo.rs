@@ -21,17 +21,20 @@ compile_error!("the feature jpeg-turbo needs panic = \"unwind\": a damaged image
 /// Up to this quality some of libjpeg's quantization steps are over 255.
 const COARSE: u8 = 24;
 
-pub(super) fn decode(cell: &[u8], frame: &Frame) -> Result<Vec<u8>> {
+pub(super) fn decode(cell: &[u8], frame: &Frame, pixels: &mut [u8]) -> Result<()> {
     caught(|| {
         let image = Decompress::with_err(errors()).from_mem(cell)?;
         let mut image = match frame.size.channels {
             1 => image.grayscale()?,
             _ => image.rgb()?,
         };
-        let pixels = image.read_scanlines::<u8>()?;
+        let n_pixels = image.read_scanlines_into(pixels)?.len();
         // Goes to the end of the image, and warns of what was left over.
         image.finish()?;
-        Ok(pixels)
+        if n_pixels != pixels.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(())
     })
     .map_err(|reason| match entropy::check(cell, frame) {
         Err(place) => place,
