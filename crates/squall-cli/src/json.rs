@@ -5,7 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use clap::ValueEnum;
 use serde_json::{Map, Number, Value as Json, json};
 use sha2::{Digest, Sha256};
-use squall::{DType, Error, Result, Row, Schema, Tensor, Value};
+use squall::codec::{Codec, raw_array};
+use squall::columns::{column_from_values, element_bytes};
+use squall::{DType, Error, Field, Result, Row, Schema, Tensor, Value};
 
 /// How arrays are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -16,15 +18,21 @@ pub(crate) enum Arrays {
     Values,
 }
 
-/// A row as an object with a member for each column of `schema`.
-pub(crate) fn row(row: &Row, schema: &Schema, arrays: Arrays) -> Result<Json> {
+/// Whether a digest of the field's arrays needs their cells: text has a width there that it loses when it is decoded.
+pub(crate) fn needs_cells(field: &Field) -> bool {
+    matches!(field.codec, Some(Codec::Ndarray | Codec::CompressedNdarray)) && field.dtype.item_size().is_none()
+}
+
+/// A row as an object with a member for each column of `delivered`. Those that [`needs_cells`] of `stored` come encoded where
+/// arrays are digested.
+pub(crate) fn row(row: &Row, delivered: &Schema, stored: &Schema, arrays: Arrays) -> Result<Json> {
     let member = |(name, cell): (&str, &Value)| {
-        let dtype = schema.get(name).map(|field| field.dtype);
-        let text = match (arrays, dtype) {
-            (Arrays::Digest, Some(dtype @ (DType::Str | DType::Bytes))) => text_digest(cell, dtype),
+        let array = match (arrays, delivered.get(name), stored.get(name)) {
+            (Arrays::Digest, _, Some(field)) if needs_cells(field) => cell_digest(cell, field)?,
+            (Arrays::Digest, Some(field), _) => array_digest(cell, field)?,
             _ => None,
         };
-        Ok((name.to_owned(), text.map_or_else(|| value(cell, arrays), Ok)?))
+        Ok((name.to_owned(), array.map_or_else(|| value(cell, arrays), Ok)?))
     };
     let members = row.iter().map(member);
     Ok(Json::Object(members.collect::<Result<Map<_, _>>>()?))
@@ -90,13 +98,36 @@ fn digest(tensor: &Tensor) -> Result<Json> {
     Ok(json!({ "dtype": descr, "shape": tensor.shape(), "sha256": hex(&sha256) }))
 }
 
-/// The digest of an array of text or bytes as numpy holds it: elements of one width, the least that holds them all, padded
-/// with zeros; text in UCS-4.
-/// `None` for what is no such array.
-fn text_digest(value: &Value, dtype: DType) -> Option<Json> {
-    let Value::List(_) = value else {
-        return None;
+/// The digest of an array that is encoded in a cell; `None` for a null.
+fn cell_digest(cell: &Value, field: &Field) -> Result<Option<Json>> {
+    let (Value::Bytes(cell), Some(codec)) = (cell, &field.codec) else {
+        return Ok(None);
     };
+    let array = raw_array(cell, codec).map_err(|error| error.at("column", &field.name))?;
+    let sha256 = Sha256::digest(&array.bytes);
+    Ok(Some(
+        json!({ "dtype": array.descr, "shape": array.shape, "sha256": hex(&sha256) }),
+    ))
+}
+
+/// The digest of an array that is no tensor; `None` for what is no array.
+fn array_digest(cell: &Value, field: &Field) -> Result<Option<Json>> {
+    Ok(match (cell, field.dtype, &field.codec) {
+        (Value::List(_), dtype @ (DType::Str | DType::Bytes | DType::Date | DType::Datetime { .. }), _) => {
+            elements_digest(cell, dtype)
+        }
+        // A scalar that is encoded is an array of no dimensions.
+        (cell, dtype, Some(_)) if dtype.item_size().is_some() && field.shape.is_scalar() && *cell != Value::Null => {
+            let column = column_from_values(&Field::scalar(&field.name, dtype), &[cell])?;
+            Some(digest(&Tensor::new(dtype, Vec::new(), element_bytes(&column)?)?)?)
+        }
+        _ => None,
+    })
+}
+
+/// The digest of an array of text, bytes or times as numpy holds it: elements of one width, for text and bytes the least that
+/// holds them all, padded with zeros; text in UCS-4, times in 64 bits.
+fn elements_digest(value: &Value, dtype: DType) -> Option<Json> {
     let mut shape = Vec::new();
     let mut items = vec![value];
     while let (Value::List(first), true) = (items.first()?, shape.len() < 32) {
@@ -117,10 +148,18 @@ fn text_digest(value: &Value, dtype: DType) -> Option<Json> {
                 .collect::<Vec<u8>>(),
         ),
         Value::Bytes(bytes) => Some(bytes.clone()),
+        Value::Date(days) => Some(i64::from(*days).to_le_bytes().to_vec()),
+        Value::Datetime { value, .. } => Some(value.to_le_bytes().to_vec()),
+        // numpy's time that is none.
+        Value::Null if !matches!(dtype, DType::Str | DType::Bytes) => Some(i64::MIN.to_le_bytes().to_vec()),
         _ => None,
     };
     let items = items.iter().map(units).collect::<Option<Vec<_>>>()?;
-    let (kind, unit) = if dtype == DType::Str { ("<U", 4) } else { ("|S", 1) };
+    let (kind, unit) = match dtype {
+        DType::Str => ("<U", 4),
+        DType::Bytes => ("|S", 1),
+        _ => ("<M", 8),
+    };
     // numpy has no elements of no width.
     let width = items.iter().map(Vec::len).max().unwrap_or(0).max(unit);
     let mut digest = Sha256::new();
@@ -128,7 +167,11 @@ fn text_digest(value: &Value, dtype: DType) -> Option<Json> {
         item.resize(width, 0);
         digest.update(item);
     }
-    let descr = format!("{kind}{}", width / unit);
+    let descr = match dtype {
+        DType::Str | DType::Bytes => format!("{kind}{}", width / unit),
+        DType::Datetime { unit, .. } => format!("<M8[{unit}]"),
+        _ => "<M8[D]".to_owned(),
+    };
     Some(json!({ "dtype": descr, "shape": shape, "sha256": hex(&digest.finalize()) }))
 }
 
@@ -213,18 +256,28 @@ mod tests {
     fn text_is_digested_as_numpy_holds_it() {
         let list = |items: &[&str]| Value::List(items.iter().map(|item| Value::from(*item)).collect());
         let text = Value::List(vec![list(&["a", "bé"]), list(&["", "c"])]);
-        let found = text_digest(&text, DType::Str).expect("a digest").to_string();
+        let found = elements_digest(&text, DType::Str).expect("a digest").to_string();
         assert_eq!(
             found,
             r#"{"dtype":"<U2","shape":[2,2],"sha256":"d81523acc1a59e1501a5f5e9e5d237d9c37e435a9537438db27ddb2145c28fbe"}"#
         );
         let bytes = Value::List(vec![Value::Bytes(b"a".to_vec()), Value::Bytes(b"b\0c".to_vec())]);
-        let found = text_digest(&bytes, DType::Bytes).expect("a digest").to_string();
+        let found = elements_digest(&bytes, DType::Bytes).expect("a digest").to_string();
         assert_eq!(
             found,
             r#"{"dtype":"|S3","shape":[2],"sha256":"7d7d1d9ec04f7a9c3360ac2f2baf5e8167c4e0946063229fecb1b8120ff083f8"}"#
         );
-        assert_eq!(text_digest(&Value::List(vec![Value::Null]), DType::Str), None);
+        assert_eq!(elements_digest(&Value::List(vec![Value::Null]), DType::Str), None);
+        // numpy.array(["1970-01-02", "NaT"], "M8[D]")
+        let days = Value::List(vec![Value::Date(1), Value::Null]);
+        let found = elements_digest(&days, DType::Date).expect("a digest").to_string();
+        assert_eq!(
+            found,
+            r#"{"dtype":"<M8[D]","shape":[2],"sha256":"SHA"}"#.replace(
+                "SHA",
+                "8bfd453c13278f5fe3040b806e4234aa6aea3377f3abf6ca19ab74dad908b7ae"
+            )
+        );
     }
 
     #[test]

@@ -177,6 +177,9 @@ impl Read {
         if let Some(names) = &self.columns {
             reader = reader.columns(names.iter().map(|name| name.trim()));
         }
+        if let Arrays::Digest = self.arrays {
+            reader = reader.keep_encoded(json::needs_cells);
+        }
         if !self.columns_matching.is_empty() {
             reader = reader.columns_matching(&self.columns_matching);
         }
@@ -209,7 +212,7 @@ impl Read {
             let cells =
                 cells.map(|(field, column)| Ok((field.name.as_str().into(), columns::value_at(column, field, i)?)));
             let row = Row::new(*id, cells.collect::<Result<_, Error>>()?);
-            let mut line = json!({ "epoch": batch.epoch, "batch": batch.step, "row": json::row(&row, reader.schema(), self.arrays)? });
+            let mut line = json!({ "epoch": batch.epoch, "batch": batch.step, "row": json::row(&row, reader.schema(), reader.dataset().schema(), self.arrays)? });
             if id.padded {
                 line["padded"] = json!(true);
             }

@@ -399,7 +399,7 @@ fn failures_are_one_clear_sentence() {
     assert!(fail(2, &["read", &url, "--rank", "-1"]).contains("'-1'"));
 }
 
-/// Every array that real Petastorm reads from a data set of its own, by dtype, shape and SHA-256. jpeg depends on the decoder.
+/// Every array that real Petastorm reads from a data set of its own, by dtype, shape and SHA-256.
 #[test]
 fn digests_are_those_of_petastorm() {
     for name in [
@@ -420,23 +420,13 @@ fn digests_are_those_of_petastorm() {
         let mut arrays = 0;
         for row in rows {
             let own = &expected[&row["row"]["id"].as_i64()];
-            for (column, value) in row["row"]
-                .as_object()
-                .expect("an object")
-                .iter()
-                .filter(|(column, _)| *column != "jpeg")
-            {
+            let columns = row["row"].as_object().expect("an object").iter();
+            // Without libjpeg-turbo the last bits of jpeg are others.
+            for (column, value) in columns.filter(|(column, _)| cfg!(feature = "jpeg-turbo") || *column != "jpeg") {
                 let own = &own[column.as_str()];
                 match own.get("sha256") {
                     Some(_) => {
-                        // A stored array of text may be wider than its elements, which shows in numpy's digest of it.
-                        let is_text = own.get("values").is_some();
-                        let keys = if is_text {
-                            &["shape"][..]
-                        } else {
-                            &["dtype", "shape", "sha256"]
-                        };
-                        for key in keys {
+                        for key in ["dtype", "shape", "sha256"] {
                             assert_eq!(value[key], own[key], "{column} of {name}");
                         }
                         arrays += 1;

@@ -6,7 +6,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 
 use squall_dataset::{Dataset, DatasetUrl, OpenOptions};
-use squall_schema::{Error, Result};
+use squall_schema::{Error, Field, Result};
 
 use crate::columns::Columns;
 use crate::order::{Order, OrderOptions, Shuffle};
@@ -17,7 +17,7 @@ use crate::select::Selection;
 use crate::share::{Remainder, Share};
 use crate::state::ReaderState;
 use crate::transform::TransformSpec;
-use crate::view::View;
+use crate::view::{Encoded, View};
 
 /// Lanes when none are given. Every batch mixes rows of so many places of the dataset.
 pub const DEFAULT_LANES: u64 = 32;
@@ -180,6 +180,18 @@ impl<R> ReaderBuilder<R> {
     /// struct is. Lists of structs and maps stay as they are. Where-clauses name the members too, in quotes: `"a.b" > 0`.
     pub fn flatten_structs(mut self) -> Self {
         self.view.flatten = true;
+        self
+    }
+
+    /// Gives the cells of some fields as they are stored, as `bytes`: of jpeg images for a decoder on the GPU, say. `keep` is
+    /// asked about each field that has a codec.
+    ///
+    /// ```
+    /// # use squall_reader::make_reader;
+    /// let reader = make_reader("/data/images").keep_encoded(|field| field.name == "photo");
+    /// ```
+    pub fn keep_encoded(mut self, keep: impl Fn(&Field) -> bool + Send + Sync + 'static) -> Self {
+        self.view.encoded = Encoded(Some(Arc::new(keep)));
         self
     }
 

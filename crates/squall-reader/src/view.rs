@@ -1,7 +1,12 @@
-//! Which columns of a dataset are read, by name, by pattern, and with or without structs taken apart.
+//! Which columns of a dataset are read, by name, by pattern, with or without structs taken apart, decoded or as they are
+//! stored.
+
+use std::fmt;
+use std::sync::Arc;
 
 use squall_dataset::{Dataset, UnsupportedColumn};
-use squall_schema::{Error, Result, Schema, name_patterns};
+use squall_schema::codec::Codec;
+use squall_schema::{Error, Field, Result, Schema, name_patterns};
 
 /// The columns that were asked for; all of them by default.
 #[derive(Debug, Clone, Default)]
@@ -9,6 +14,31 @@ pub(crate) struct View {
     pub(crate) names: Option<Vec<String>>,
     pub(crate) patterns: Option<Vec<String>>,
     pub(crate) flatten: bool,
+    pub(crate) encoded: Encoded,
+}
+
+type Keep = dyn Fn(&Field) -> bool + Send + Sync;
+
+/// Whose cells stay encoded: those of no field by default.
+#[derive(Clone, Default)]
+pub(crate) struct Encoded(pub(crate) Option<Arc<Keep>>);
+
+impl Encoded {
+    fn keep(&self, field: &Field) -> bool {
+        // A vector of Spark ML is no cell.
+        let in_cells = !matches!(field.codec, None | Some(Codec::SparkVector));
+        in_cells && self.0.as_ref().is_some_and(|keep| keep(field))
+    }
+}
+
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() {
+            "Encoded(some)"
+        } else {
+            "Encoded(none)"
+        })
+    }
 }
 
 impl View {
@@ -22,7 +52,12 @@ impl View {
 
     /// The columns that are read, in their order.
     pub(crate) fn schema(&self, dataset: &Dataset) -> Result<Schema> {
-        self.select(dataset).map_err(|error| error.at("URL", dataset.url()))
+        let schema = self.select(dataset).map_err(|error| error.at("URL", dataset.url()))?;
+        let fields = schema.fields().iter().map(|field| match self.encoded.keep(field) {
+            true => field.stored(),
+            false => field.clone(),
+        });
+        Schema::new(fields.collect())
     }
 
     fn select(&self, dataset: &Dataset) -> Result<Schema> {

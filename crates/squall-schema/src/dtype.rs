@@ -150,13 +150,19 @@ impl DType {
     }
 }
 
+impl fmt::Display for TimeUnit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Decimal(precision, scale) => write!(f, "decimal({precision}, {scale})"),
             Self::Date => f.write_str("datetime64[D]"),
             Self::Datetime { unit, utc } => {
-                write!(f, "datetime64[{}{}]", unit.name(), if *utc { ", UTC" } else { "" })
+                write!(f, "datetime64[{unit}{}]", if *utc { ", UTC" } else { "" })
             }
             plain => {
                 let found = PLAIN.iter().find(|(dtype, ..)| dtype == plain);

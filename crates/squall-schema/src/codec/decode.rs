@@ -95,11 +95,8 @@ impl Decoder<'_> {
         let array = self.npy.announced(head)?;
         self.check(array.dtype.unwrap_or(self.field.dtype), &array.shape)?;
         let is_free = array.dtype.is_none() || self.field.shape.as_fixed().is_none();
-        if is_free && array.held > FREE_SIZE && array.held / FREE_RATIO > cell {
-            return Err(Error::corrupt(format!(
-                "an array of {} bytes, compressed to {cell}: expected at most {FREE_SIZE} where the field does not tell",
-                array.held
-            )));
+        if is_free {
+            check_free(array.held, cell)?;
         }
         Ok(array.size)
     }
@@ -131,6 +128,43 @@ pub fn cell_dtype(cell: &[u8], codec: &Codec) -> Result<DType> {
         Codec::CompressedNdarray => npy::dtype(&npz::head(cell)?),
         other => Err(Error::internal(format!("a cell of {other} is no array of numpy's"))),
     }
+}
+
+/// An array as numpy holds it in memory: text and bytes padded to one width, which a [`Value`] does not keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawArray {
+    /// numpy's descriptor of an element, little-endian: `<f4`, `<U11`, `<M8[us]`.
+    pub descr: String,
+    /// The dimensions.
+    pub shape: Vec<usize>,
+    /// The elements in C order, little-endian.
+    pub bytes: Vec<u8>,
+}
+
+/// The array in an npy or npz cell of a field, without the checks against the field.
+pub fn raw_array(cell: &[u8], codec: &Codec) -> Result<RawArray> {
+    let mut npy = npy::Reader::default();
+    match codec {
+        Codec::Ndarray => npy.raw(cell),
+        Codec::CompressedNdarray => {
+            let array = npz::array(cell, |head| {
+                let array = npy.announced(head)?;
+                check_free(array.held, cell.len()).map(|()| array.size)
+            })?;
+            npy.raw(&array)
+        }
+        other => Err(Error::internal(format!("a cell of {other} is no array of numpy's"))),
+    }
+}
+
+/// Refuses an array that is far larger than its cell.
+fn check_free(held: usize, cell: usize) -> Result<()> {
+    if held > FREE_SIZE && held / FREE_RATIO > cell {
+        return Err(Error::corrupt(format!(
+            "an array of {held} bytes, compressed to {cell}: expected at most {FREE_SIZE} where the field does not tell"
+        )));
+    }
+    Ok(())
 }
 
 /// The canonical column of a field from its stored one. An error names the row, counted in the column.

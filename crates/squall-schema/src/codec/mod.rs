@@ -14,7 +14,7 @@ mod units;
 mod decode;
 mod encode;
 
-pub use decode::{cell_dtype, decode_column};
+pub use decode::{RawArray, cell_dtype, decode_column, raw_array};
 pub use encode::{encode_column, encode_value};
 pub(crate) use npy::scalar as npy_scalar;
 

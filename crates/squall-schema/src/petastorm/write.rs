@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use crate::codec::Codec;
-use crate::{DType, Error, Field, Result, Schema, TimeUnit, Value};
+use crate::{DType, Error, Field, Result, Schema, Value};
 
 /// Python's keywords: no field of a named tuple has such a name.
 const KEYWORDS: [&str; 35] = [
@@ -258,15 +258,10 @@ pub fn index_key(value: &Value, dtype: DType) -> Result<String> {
                 .ok_or_else(|| Error::unsupported(format!("a {} far from our time", value.kind())))?;
             out.text(text.trim_end_matches('Z'));
             let unit = match value {
-                Value::Datetime { unit, .. } => match unit {
-                    TimeUnit::Second => "s",
-                    TimeUnit::Millisecond => "ms",
-                    TimeUnit::Microsecond => "us",
-                    TimeUnit::Nanosecond => "ns",
-                },
-                _ => "D",
+                Value::Datetime { unit, .. } => unit.to_string(),
+                _ => "D".to_owned(),
             };
-            out.text(unit)
+            out.text(&unit)
         }
         other => return Err(Error::unsupported(format!("a row-group index of {}", other.kind()))),
     };

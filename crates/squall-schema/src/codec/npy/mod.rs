@@ -39,6 +39,40 @@ impl Element {
         }
     }
 
+    /// Bytes whose order is that of a machine, and whether they have to be turned. The parts of a complex number keep their
+    /// places, and so do characters.
+    fn part(self) -> (usize, bool) {
+        match self {
+            Self::Number { dtype, swapped } => match dtype {
+                DType::Complex64 => (4, swapped),
+                DType::Complex128 => (8, swapped),
+                _ => (dtype.item_size().unwrap_or(1), swapped),
+            },
+            Self::Bytes(_) => (1, false),
+            Self::Text { swapped, .. } => (4, swapped),
+            Self::Time { swapped, .. } => (8, swapped),
+        }
+    }
+
+    /// numpy's descriptor, little-endian.
+    fn descr(self) -> String {
+        match self {
+            Self::Number { dtype, .. } => dtype.descr().unwrap_or_default().to_owned(),
+            Self::Bytes(width) => format!("|S{width}"),
+            Self::Text { width, .. } => format!("<U{width}"),
+            Self::Time { dtype, factor, .. } => {
+                let unit = match (dtype, factor) {
+                    (DType::Date, 7) => "W".to_owned(),
+                    (_, 3600) => "h".to_owned(),
+                    (_, 60) => "m".to_owned(),
+                    (DType::Datetime { unit, .. }, _) => unit.to_string(),
+                    _ => "D".to_owned(),
+                };
+                format!("<M8[{unit}]")
+            }
+        }
+    }
+
     /// The element of numpy's descriptor, such as `<f4`.
     fn from_descr(descr: &str) -> Result<Self> {
         let shown: String = descr.chars().take(SHOWN).collect();

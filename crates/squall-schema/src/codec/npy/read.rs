@@ -4,6 +4,7 @@
 //! one, and a cell that begins with the same bytes is not parsed again.
 
 use super::{Element, MAGIC, SHOWN};
+use crate::codec::RawArray;
 use crate::columns::{elements_from_bytes, value_at};
 use crate::{DType, Error, Field, Result, Value};
 
@@ -59,13 +60,9 @@ impl Reader {
         } else {
             data.to_vec()
         };
-        if let Element::Number { dtype, swapped } = header.element {
-            if swapped {
-                // The parts of a complex number keep their places.
-                let part = match dtype {
-                    DType::Complex64 | DType::Complex128 => size / 2,
-                    _ => size,
-                };
+        if let Element::Number { dtype, .. } = header.element {
+            let (part, is_swapped) = header.element.part();
+            if is_swapped {
                 bytes.chunks_exact_mut(part).for_each(<[u8]>::reverse);
             }
             return Ok(Value::Tensor(crate::codec::tensor(dtype, header.shape.clone(), bytes)?));
@@ -79,6 +76,25 @@ impl Reader {
         let item = |i: usize| text_or_time(&bytes[i * size..(i + 1) * size], header.element);
         let items = (0..count).map(item).collect::<Result<Vec<_>>>()?;
         Ok(Value::nested(items, &header.shape))
+    }
+
+    /// The array as numpy holds it: see [`RawArray`](crate::codec::RawArray).
+    pub(in crate::codec) fn raw(&mut self, cell: &[u8]) -> Result<RawArray> {
+        let (header, data) = self.parts(cell)?;
+        let mut bytes = if header.fortran_order {
+            c_order(data, header.element.size().unwrap_or(0), &header.shape)
+        } else {
+            data.to_vec()
+        };
+        let (part, is_swapped) = header.element.part();
+        if is_swapped {
+            bytes.chunks_exact_mut(part).for_each(<[u8]>::reverse);
+        }
+        Ok(RawArray {
+            descr: header.element.descr(),
+            shape: header.shape.clone(),
+            bytes,
+        })
     }
 
     /// The array where it lies in the cell as it does in a tensor: without a copy.

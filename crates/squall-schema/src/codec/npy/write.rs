@@ -1,7 +1,7 @@
 //! Arrays as `numpy.save` writes them: version 1, C order, little-endian.
 
 use super::MAGIC;
-use crate::{DType, Error, Result, TimeUnit, Value};
+use crate::{DType, Error, Result, Value};
 
 /// What the header with its magic number is padded to.
 const ALIGNMENT: usize = 64;
@@ -69,12 +69,6 @@ pub(in crate::codec) fn write(value: &Value, dtype: DType) -> Result<Vec<u8>> {
                 Value::Null => Ok(NOT_A_TIME),
                 Value::Datetime { value, unit: own, .. } if *own == unit => Ok(*value),
                 other => Err(unfit(other)),
-            };
-            let unit = match unit {
-                TimeUnit::Second => "s",
-                TimeUnit::Millisecond => "ms",
-                TimeUnit::Microsecond => "us",
-                TimeUnit::Nanosecond => "ns",
             };
             (format!("<M8[{unit}]"), steps(&items, time)?)
         }
