@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 use squall::convert::{Converter, convert_directory};
+use squall::petastorm::Entries;
 use squall::{DType, Value, make_reader};
 
 use crate::digest;
@@ -97,6 +98,140 @@ fn jpeg_pixels_are_close() {
         images += 1;
     }
     assert!(images > 5);
+}
+
+/// Every id that a row group holds is in the index, and no other.
+#[test]
+fn row_group_indexes_name_the_row_groups_of_each_value() {
+    for (name, index) in [
+        ("petastorm-0.4.3", "id"),
+        ("petastorm-0.7.0", "id"),
+        ("petastorm-0.7.6", "id"),
+        ("petastorm-0.13.1-all", "id_idx"),
+    ] {
+        let url = fixture(name).display().to_string();
+        let reader = make_reader(&url).columns(["id"]).build().expect("a reader");
+        let indexes = reader.dataset().row_group_indexes().expect("indexes");
+        let ids = indexes.iter().find(|own| own.name == index).expect("an index of ids");
+        assert_eq!(ids.column, "id");
+        let (mut n_rows, Entries::Values(values)) = (0, &ids.entries) else {
+            panic!("not of values");
+        };
+        for row in reader {
+            let row = row.expect("a row");
+            let found = ids.row_groups(&row["id"]).expect("an index");
+            assert_eq!(found, [row.id().piece].into(), "{name} {:?}", row["id"]);
+            n_rows += 1;
+        }
+        assert_eq!(values.len(), n_rows);
+        assert!(ids.row_groups(&Value::Int(-1)).expect("an index").is_empty());
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let to = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &to),
+            false => drop(std::fs::copy(entry.path(), to).expect("a copy")),
+        }
+    }
+}
+
+/// The ids that are read, and what is noted.
+fn ids_and_notes(directory: &Path) -> (Vec<i64>, Vec<String>) {
+    let reader = make_reader(directory.display().to_string()).columns(["id"]).build();
+    let reader = reader.expect("a reader");
+    let notes = reader.dataset().notes().to_vec();
+    let mut ids: Vec<_> = reader
+        .map(|row| row.and_then(|row| row.int("id")).expect("an id"))
+        .collect();
+    ids.sort_unstable();
+    (ids, notes)
+}
+
+/// Petastorm fails with a KeyError where a file is not in its map.
+#[test]
+fn a_stale_row_group_map_is_noted_and_no_row_is_lost() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    copy(&fixture("petastorm-0.7.6"), directory.path());
+    let (ids, notes) = ids_and_notes(directory.path());
+    assert_eq!((ids.len(), notes), (100, Vec::new()));
+
+    let partition = |n: usize| directory.path().join(format!("partition_key=p_{n}"));
+    let file = std::fs::read_dir(partition(0))
+        .expect("a directory")
+        .next()
+        .expect("a file")
+        .expect("a file");
+    std::fs::copy(file.path(), partition(0).join("part-99999-new.parquet")).expect("a copy");
+    std::fs::remove_dir_all(partition(3)).expect("a directory");
+    let (ids, notes) = ids_and_notes(directory.path());
+    assert_eq!(ids.len(), 100);
+    assert_eq!(
+        ids.iter()
+            .filter(|id| ids.iter().filter(|own| own == id).count() == 2)
+            .count(),
+        20
+    );
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert!(
+        notes[0].ends_with("it lacks partition_key=p_0/part-99999-new.parquet"),
+        "{notes:?}"
+    );
+    assert!(
+        notes[1].contains("partition_key=p_3/") && notes[1].ends_with("is gone"),
+        "{notes:?}"
+    );
+}
+
+/// Petastorm passes over the files that a summary does not list.
+#[test]
+fn a_stale_summary_loses_no_row() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    copy(&fixture("petastorm-0.13.1-summary"), directory.path());
+    let (all, notes) = ids_and_notes(directory.path());
+    assert_eq!((all.len(), notes), (10, Vec::new()));
+
+    let p0 = directory.path().join("p=p0");
+    let files: Vec<_> = std::fs::read_dir(&p0)
+        .expect("a directory")
+        .map(|file| file.expect("a file").path())
+        .collect();
+    std::fs::copy(&files[0], p0.join("part-99999-new.parquet")).expect("a copy");
+    let (ids, _) = ids_and_notes(directory.path());
+    assert!(ids.len() > all.len());
+    // A file that was written anew, and is shorter than the summary says.
+    let p1 = directory.path().join("p=p1");
+    let other = std::fs::read_dir(&p1)
+        .expect("a directory")
+        .next()
+        .expect("a file")
+        .expect("a file")
+        .path();
+    let sizes = |path: &Path| path.metadata().expect("a file").len();
+    let (small, large) = if sizes(&files[0]) <= sizes(&other) {
+        (&files[0], &other)
+    } else {
+        (&other, &files[0])
+    };
+    std::fs::copy(small, large).expect("a copy");
+    let read = std::panic::catch_unwind(|| {
+        make_reader(directory.path().display().to_string())
+            .build()
+            .map(|reader| reader.collect::<Result<Vec<_>, _>>())
+    });
+    assert!(read.is_ok(), "a panic");
+
+    std::fs::write(directory.path().join("_metadata"), b"PAR1 not a footer PAR1").expect("a file");
+    let (ids, notes) = ids_and_notes(directory.path());
+    assert!(ids.len() > all.len());
+    assert!(
+        notes.len() == 1 && notes[0].starts_with("_metadata cannot be read"),
+        "{notes:?}"
+    );
 }
 
 /// The rows as Spark itself reads them back: times in UTC, vectors dense, binary as base64.

@@ -67,10 +67,10 @@ impl Inspect {
         writeln!(
             out,
             "  metadata     {}",
-            if squall {
-                "Squall's"
-            } else {
-                "none of Squall's: read from all footers"
+            match dataset.origin() {
+                Origin::Squall(_) => "Squall's".to_owned(),
+                Origin::Footers(_) => "none of Squall's: read from all footers".to_owned(),
+                Origin::Petastorm(name) => format!("Petastorm's, of the Unischema {name}, and all footers"),
             }
         )?;
         writeln!(out, "  fingerprint  {}", dataset.fingerprint())?;
