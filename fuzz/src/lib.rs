@@ -224,7 +224,8 @@ fn column(field: &Field, cell: &[u8]) -> Option<Value> {
     let thrice = decode(vec![Some(cell), None, Some(cell)]).expect("what was decoded once");
     assert!(thrice.len() == 3 && thrice.is_null(1));
     for row in [0, 2] {
-        assert!(same(&value_at(&thrice, field, row).expect("a value"), &value));
+        let found = value_at(&thrice, field, row).expect("a value");
+        assert!(same(&found, &value), "{field} in row {row}: {found:?}, alone {value:?}");
     }
     Some(value)
 }
