@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, BinaryArray};
 use squall_schema::arrow::{field_from_arrow, field_to_arrow};
-use squall_schema::codec::{Codec, decode_column};
+use squall_schema::codec::{Codec, decode_column, raw_array};
 use squall_schema::columns::value_at;
 use squall_schema::footer::{key_values, key_values_of_file};
 use squall_schema::metadata::DatasetMetadata;
+use squall_schema::petastorm::index::RowGroupIndex;
 use squall_schema::petastorm::pickle::{Id, Node, Pickle};
 use squall_schema::petastorm::unischema::Unischema;
+use squall_schema::spark::StructType;
 use squall_schema::{DType, Field, Result, Shape, Tensor, Value};
 
 /// The most bytes that a byte of deflate gives. Pixels of one bit become bytes.
@@ -21,8 +23,11 @@ const DEFLATE_RATIO: usize = 1101;
 /// The most bytes that a byte of jpeg gives: three channels of 64 pixels for each 64th of it.
 const JPEG_RATIO: usize = 3 * 64 * 66;
 
-/// A pickle, and the Unischema in it.
+/// A pickle, and the row-group indexes or the Unischema in it.
 pub fn pickle(data: &[u8]) {
+    for index in checked(RowGroupIndex::from_pickle(data)).unwrap_or_default() {
+        checked(index.row_groups(&Value::Int(0)));
+    }
     if let Some(pickle) = checked(Pickle::parse(data)) {
         every_value_is_there(&pickle);
     }
@@ -61,7 +66,16 @@ pub fn npy(data: &[u8]) {
 /// The cells of an npz column.
 pub fn npz(data: &[u8]) {
     // The header is compressed, so that it tells nothing.
-    let dtypes = ["uint8", "float32", "int64", "str", "bytes"].map(|name| name.parse().expect("a dtype"));
+    let names = [
+        "uint8",
+        "float32",
+        "int64",
+        "complex64",
+        "str",
+        "bytes",
+        "datetime64[us]",
+    ];
+    let dtypes = names.map(|name| name.parse().expect("a dtype"));
     cells(&Codec::CompressedNdarray, data, &dtypes, &[0, 1, 2, 3], DEFLATE_RATIO);
 }
 
@@ -81,8 +95,16 @@ pub fn jpeg(data: &[u8]) {
     cells(&Codec::Jpeg { quality: 80 }, data, &[DType::UInt8], &[2, 3], JPEG_RATIO);
 }
 
-/// The JSON that Squall keeps of a dataset.
+/// The JSON that Squall keeps of a dataset, or Spark of a table.
 pub fn metadata(data: &[u8]) {
+    if let Some(schema) = std::str::from_utf8(data)
+        .ok()
+        .and_then(|text| checked(StructType::from_json(text)))
+    {
+        let text = schema.to_json();
+        assert_eq!(StructType::from_json(&text).expect("what was written is read"), schema);
+        checked(schema.to_schema());
+    }
     let Some(metadata) = checked(DatasetMetadata::from_json(data)) else {
         return;
     };
@@ -165,8 +187,20 @@ fn canonical(field: &Field) {
 fn dtypes(cell: &[u8]) -> Vec<DType> {
     let head = &cell[..cell.len().min(256)];
     let names = [
-        "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32",
+        "bool",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "float32",
         "float64",
+        "complex64",
+        "complex128",
     ];
     let dtypes = names.map(|name| name.parse::<DType>().expect("a dtype"));
     let named = |dtype: &DType| {
@@ -174,7 +208,8 @@ fn dtypes(cell: &[u8]) -> Vec<DType> {
         descr.is_some_and(|descr| head.windows(descr.len()).any(|found| found == descr))
     };
     let numbers = dtypes.into_iter().filter(named).take(3);
-    numbers.chain([DType::Str, DType::Bytes]).collect()
+    let times = ["datetime64[D]", "datetime64[ns]"].map(|name| name.parse().expect("a dtype"));
+    numbers.chain([DType::Str, DType::Bytes]).chain(times).collect()
 }
 
 /// Decodes the cell in columns of these dtypes and numbers of free dimensions; where that gives a tensor, in a column of its
@@ -193,6 +228,17 @@ fn cells(codec: &Codec, cell: &[u8], dtypes: &[DType], ranks: &[usize], max_rati
             let Value::Tensor(tensor) = &value else {
                 continue;
             };
+            if let Codec::Ndarray | Codec::CompressedNdarray = codec {
+                let mut raw = raw_array(cell, codec).expect("what was decoded");
+                // numpy takes any byte but 0 for true.
+                if *dtype == DType::Bool {
+                    raw.bytes.iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
+                }
+                assert!(
+                    raw.shape == tensor.shape() && raw.bytes == tensor.data().as_slice(),
+                    "{raw:?}"
+                );
+            }
             let size = tensor.data().len();
             let item = tensor.dtype().item_size().expect("a dtype of tensors");
             assert_eq!(tensor.shape().iter().product::<usize>() * item, size);
@@ -224,7 +270,8 @@ fn column(field: &Field, cell: &[u8]) -> Option<Value> {
     let thrice = decode(vec![Some(cell), None, Some(cell)]).expect("what was decoded once");
     assert!(thrice.len() == 3 && thrice.is_null(1));
     for row in [0, 2] {
-        assert!(same(&value_at(&thrice, field, row).expect("a value"), &value));
+        let found = value_at(&thrice, field, row).expect("a value");
+        assert!(same(&found, &value), "{field} in row {row}: {found:?}, alone {value:?}");
     }
     Some(value)
 }

@@ -40,6 +40,9 @@ pub fn field_from_arrow(column: &ArrowField) -> Result<Field> {
     if let Some(field) = variable_shape_field(column) {
         return Ok(field);
     }
+    if let Some(dtype) = complex_item(column) {
+        return Ok(Field::scalar(column.name(), dtype).with_nullable(column.is_nullable()));
+    }
     let Some((dtype, dims)) = element(column.data_type()) else {
         if is_nested(column.data_type()) {
             let mut field = Field::scalar(column.name(), DType::Nested).with_nullable(column.is_nullable());
@@ -207,9 +210,9 @@ pub fn field_to_arrow(field: &Field) -> Result<ArrowField> {
             .ok_or_else(|| Error::unsupported("a nested column whose type is not known").at("column", &field.name))?;
         return Ok(ArrowField::new(&field.name, arrow, field.nullable));
     }
-    let element = element_to_arrow(field.dtype);
     if field.shape.is_scalar() {
-        return Ok(ArrowField::new(&field.name, element, field.nullable));
+        let column = ArrowField::new(&field.name, element_to_arrow(field.dtype), field.nullable);
+        return Ok(mark_complex(column, field.dtype));
     }
     let item = Arc::new(item_field(field));
     if let Some(dims) = field.shape.as_fixed() {
@@ -255,15 +258,20 @@ pub(crate) fn scalar_dtype(data_type: &DataType) -> Option<DType> {
 pub(crate) fn item_field(field: &Field) -> ArrowField {
     let ragged = field.shape.as_fixed().is_none();
     let item = ArrowField::new("element", element_to_arrow(field.dtype), ragged);
-    match field.dtype {
+    mark_complex(item, field.dtype)
+}
+
+/// Says of complex numbers what they are: Arrow takes them for bytes.
+fn mark_complex(column: ArrowField, dtype: DType) -> ArrowField {
+    match dtype {
         DType::Complex64 | DType::Complex128 => {
-            item.with_metadata(HashMap::from([(EXTENSION_NAME.to_owned(), COMPLEX.to_owned())]))
+            column.with_metadata(HashMap::from([(EXTENSION_NAME.to_owned(), COMPLEX.to_owned())]))
         }
-        _ => item,
+        _ => column,
     }
 }
 
-/// The complex dtype of a list's items, which Arrow takes for bytes.
+/// The complex dtype of a column or of a list's items that [`mark_complex`] marked.
 fn complex_item(item: &ArrowField) -> Option<DType> {
     match item.data_type() {
         _ if item.metadata().get(EXTENSION_NAME)? != COMPLEX => None,
@@ -309,6 +317,7 @@ mod tests {
         check(Field::new("e", DType::Str, Shape(vec![None])));
         check(Field::new("g", DType::Complex128, Shape(vec![Some(2), None])));
         check(Field::new("h", DType::Complex64, Shape(vec![None])));
+        check(Field::scalar("i", DType::Complex64));
         check(Field::new("f", DType::UInt8, Shape(vec![None, Some(4), Some(3)])).with_nullable(true));
     }
 

@@ -5,3 +5,4 @@
 mod hostile;
 mod images;
 mod npyz_arrays;
+mod replay;

@@ -74,6 +74,18 @@ pub(super) fn attacks() -> Vec<Attack> {
         attack(jpeg, "jpeg of 16,000 x 16,000", "16000x16000 pixels", || {
             [frame(0xc0, 16_000), scan(&[0; 100])].concat()
         }),
+        attack(png, "png of many chunks", damaged, || {
+            image(8, &zlib(20), &chunk(b"tEXt", b"a\0b").repeat(MIB))
+        }),
+        attack(jpeg, "jpeg of 99 scans", "jpeg image", || {
+            [frame(0xc2, 15_000), scan(&[0; 5000]).repeat(99)].concat()
+        }),
+        attack(jpeg, "jpeg of one long scan", "jpeg image", || {
+            [frame(0xc0, 15_000), scan(&[0; 600_000])].concat()
+        }),
+        attack(jpeg, "jpeg of 4,000 scans", "jpeg image", || {
+            [frame(0xc2, 15_000), scan(&[0; 10]).repeat(4000)].concat()
+        }),
         attack(jpeg, "jpeg of 1,000,000 comments", "jpeg image", || {
             [&b"\xff\xd8"[..], &b"\xff\xfe\0\x04ab".repeat(MIB)].concat()
         }),

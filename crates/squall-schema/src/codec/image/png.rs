@@ -21,6 +21,9 @@ pub(in crate::codec) fn png(cell: &[u8], out: &mut MutableBuffer) -> Result<(DTy
     let mut decoder = Decoder::new_with_limits(Cursor::new(cell), Limits { bytes: MEMORY });
     // Palettes and fewer than 8 bits become bytes, as in OpenCV.
     decoder.set_transformations(Transformations::EXPAND);
+    // Nothing reads them, and each costs more than its bytes.
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
     let mut reader = decoder.read_info().map_err(damaged)?;
     let (width, height) = (reader.info().width as usize, reader.info().height as usize);
     let (color, depth) = reader.output_color_type();
