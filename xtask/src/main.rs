@@ -13,7 +13,7 @@ Usage: cargo xtask <task>
   deps   checks that no crate sees what it must not
   env    makes the test environments and prints them as shell exports: eval \"$(cargo xtask env)\"
   fuzz   runs the fuzz targets, all or those named, for so many seconds each or 600: fuzz 60 npy npz
-  test   makes the test environments, builds, and runs every test, those of libtorch and Spark included
+  test   makes the test environments, builds, and runs every test, those of libtorch, Spark and Petastorm included
 
 The environments are kept in $XDG_CACHE_HOME/squall, or ~/.cache/squall.";
 
