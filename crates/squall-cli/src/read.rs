@@ -49,6 +49,12 @@ pub(crate) struct Read {
     /// Read the columns whose whole names match one of these regular expressions
     #[arg(long, value_name = "RE")]
     columns_matching: Vec<String>,
+    /// Take structs apart: a column a with a member b is read as a.b
+    #[arg(long)]
+    flatten_structs: bool,
+    /// The zone of times in directory names, as Spark's session had it: Europe/Zurich, +02:00
+    #[arg(long, value_name = "ZONE", default_value = "UTC")]
+    time_zone: String,
     /// Read only rows for which this is true
     #[arg(long = "where", value_name = "SQL")]
     filter: Option<String>,
@@ -179,6 +185,10 @@ impl Read {
         }
         if let Arrays::Digest = self.arrays {
             reader = reader.keep_encoded(json::needs_cells);
+        }
+        reader = reader.time_zone(&self.time_zone);
+        if self.flatten_structs {
+            reader = reader.flatten_structs();
         }
         if !self.columns_matching.is_empty() {
             reader = reader.columns_matching(&self.columns_matching);

@@ -69,18 +69,21 @@ pub(crate) struct Fetched {
     pub(crate) calendar: HybridCalendar,
 }
 
-/// Fetches the pages of `columns` that hold these rows of a piece; whole column chunks where the file has no offset index.
-/// A panic on a damaged footer becomes an error: a fetch that never ends would hang its reader.
-pub(crate) async fn fetch(
-    dataset: &Dataset,
-    footers: &Footers,
-    piece: &Piece,
-    rows: Vec<Range<u64>>,
-    columns: &Columns,
-) -> Result<Fetched> {
-    let fetched = AssertUnwindSafe(fetch_inner(dataset, footers, piece, rows, columns))
-        .catch_unwind()
-        .await;
+/// The rows of a piece that are wanted, and of which columns.
+pub(crate) struct Wanted<'a> {
+    pub(crate) dataset: &'a Dataset,
+    pub(crate) footers: &'a Footers,
+    pub(crate) piece: &'a Piece,
+    /// Ascending.
+    pub(crate) rows: Vec<Range<u64>>,
+    pub(crate) columns: &'a Columns,
+}
+
+/// Fetches the pages that hold the rows; whole column chunks where the file has no offset index. A panic on a damaged footer
+/// becomes an error: a fetch that never ends would hang its reader.
+pub(crate) async fn fetch(wanted: Wanted<'_>) -> Result<Fetched> {
+    let (dataset, piece) = (wanted.dataset, wanted.piece);
+    let fetched = AssertUnwindSafe(wanted.fetch()).catch_unwind().await;
     fetched
         .unwrap_or_else(|panic| Err(Error::internal(format!("a fetch panicked: {}", panic_text(&*panic)))))
         .map_err(|error| {
@@ -92,36 +95,26 @@ pub(crate) async fn fetch(
         })
 }
 
-async fn fetch_inner(
-    dataset: &Dataset,
-    footers: &Footers,
-    piece: &Piece,
-    rows: Vec<Range<u64>>,
-    columns: &Columns,
-) -> Result<Fetched> {
-    let file = dataset.file_of(piece);
-    let footer = footers.get(dataset, piece).await?;
-    let metadata = footer.metadata();
-    let schema = metadata.file_metadata().schema_descr();
-    let projection = columns.projection(schema)?;
-    let row_group = piece.row_group as usize;
-    let ranges = byte_ranges(
-        metadata,
-        row_group,
-        &projection,
-        &selection(&rows, piece.rows),
-        file.size,
-    )?;
-    let chunks = dataset.store().get_ranges(&file.path, &ranges).await?;
-    let chunks = ranges.into_iter().map(|range| range.start).zip(chunks).collect();
-    Ok(Fetched {
-        projection,
-        row_group,
-        rows,
-        bytes: SparseBytes::new(chunks, file.size),
-        calendar: squall_dataset::calendar(metadata),
-        footer,
-    })
+impl Wanted<'_> {
+    async fn fetch(self) -> Result<Fetched> {
+        let file = self.dataset.file_of(self.piece);
+        let footer = self.footers.get(self.dataset, self.piece).await?;
+        let metadata = footer.metadata();
+        let projection = self.columns.projection(metadata.file_metadata().schema_descr())?;
+        let row_group = self.piece.row_group as usize;
+        let selected = selection(&self.rows, self.piece.rows);
+        let ranges = byte_ranges(metadata, row_group, &projection, &selected, file.size)?;
+        let chunks = self.dataset.store().get_ranges(&file.path, &ranges).await?;
+        let chunks = ranges.into_iter().map(|range| range.start).zip(chunks).collect();
+        Ok(Fetched {
+            projection,
+            row_group,
+            rows: self.rows,
+            bytes: SparseBytes::new(chunks, file.size),
+            calendar: squall_dataset::calendar(metadata),
+            footer,
+        })
+    }
 }
 
 pub(crate) fn selection(rows: &[Range<u64>], rows_in_group: u64) -> RowSelection {

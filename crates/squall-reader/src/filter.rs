@@ -30,7 +30,7 @@ use squall_schema::{Error, Field, Result, Schema, Value};
 
 use crate::columns::Columns;
 use crate::decode::{DECODE_ROWS, Decoder};
-use crate::fetch::{Footers, fetch};
+use crate::fetch::{Footers, Wanted, fetch};
 use crate::reader::Io;
 use crate::select::{Bitmap, RowSet, SelectedPiece, Selection};
 use crate::transform::record_batch;
@@ -145,13 +145,13 @@ impl Predicate {
                 0
             }));
         }
-        let fetched = fetch(
+        let fetched = fetch(Wanted {
             dataset,
             footers,
             piece,
-            RowSet::All(piece.rows).runs(&(0..piece.rows)),
-            &self.columns,
-        )
+            rows: RowSet::All(piece.rows).runs(&(0..piece.rows)),
+            columns: &self.columns,
+        })
         .await?;
         let (predicate, rows) = (self.clone(), piece.rows);
         let work = move || {

@@ -28,7 +28,7 @@ use squall_schema::{Error, Result, panic_text};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use crate::fetch::fetch;
+use crate::fetch::{Wanted, fetch};
 use crate::gather::{Pass, Pick, Window};
 use crate::order::{Order, Segment};
 use crate::plan::{NewWindow, PlannedBatch, ReadPlan, Schedule};
@@ -278,10 +278,16 @@ impl Driver {
             let stored = selected.rows.runs(&rows);
             let (context, events, start) = (self.context.clone(), self.events_in.clone(), at);
             let task = async move {
-                let dataset = &context.plan.dataset;
+                let wanted = Wanted {
+                    dataset: &context.plan.dataset,
+                    footers: &context.footers,
+                    piece: &info,
+                    rows: stored,
+                    columns: &context.plan.columns,
+                };
                 // The semaphore is never closed; a permit is held during the request only.
                 let _permit = context.fetches.acquire().await;
-                let result = fetch(dataset, &context.footers, &info, stored, &context.plan.columns).await;
+                let result = fetch(wanted).await;
                 // The driver may have stopped.
                 let _ = events.send(Event::Fetched {
                     lane: key,

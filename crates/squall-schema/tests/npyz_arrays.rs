@@ -34,7 +34,7 @@ numbers!(i8 => Int8, |x| x as i8; i16 => Int16, |x| x as i16; i32 => Int32, |x| 
 impl Number for bool {
     const DTYPE: DType = DType::Bool;
     fn of(seed: u64) -> Self {
-        seed % 3 == 0
+        seed.is_multiple_of(3)
     }
     fn bytes(self) -> Vec<u8> {
         vec![u8::from(self)]

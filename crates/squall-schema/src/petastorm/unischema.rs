@@ -290,6 +290,26 @@ mod tests {
         assert_eq!(fields(&unischema), "x uint16[?, 3, ?] npy null");
     }
 
+    /// Petastorm's modules had other names before it was published; and names of numpy 2.
+    #[test]
+    fn old_modules_and_new_names() {
+        for module in [
+            "av.experimental.deepdrive.dataset_toolkit",
+            "av.ml.dataset_toolkit",
+            "petastorm",
+        ] {
+            let pickle = format!(
+                "ccopy_reg\n_reconstructor\n(c{module}.unischema\nUnischema\nc__builtin__\nobject\nNtR(dS'_name'\nS'T'\n\
+                sS'_fields'\nccollections\nOrderedDict\n((l(lS'x'\nac{module}.unischema\nUnischemaField\n\
+                (S'x'\ncnumpy\nbool\n(I2\nNtccopy_reg\n_reconstructor\n\
+                (c{module}.codecs\nCompressedImageCodec\nc__builtin__\nobject\nNtR(dS'_image_codec'\nS'.jpeg'\n\
+                sS'_quality'\nI33\nsbI00\ntRaatRsb."
+            );
+            let unischema = Unischema::from_pickle(pickle.as_bytes()).expect("a Unischema");
+            assert_eq!(fields(&unischema), "x bool[2, ?] jpeg(33)");
+        }
+    }
+
     #[test]
     fn what_is_not_known_is_named_when_it_is_read() {
         let pickle =
