@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
-use squall::convert::{Converter, convert_directory};
+use squall::convert::{Converter, Petastorm, convert_directory};
 use squall::petastorm::Entries;
 use squall::{DType, Value, make_reader};
 
@@ -262,6 +262,41 @@ fn check_spark(name: &str) {
         n_rows += 1;
     }
     assert_eq!(n_rows, expected.len());
+}
+
+/// Vectors of Spark ML, dense and sparse, become vectors of doubles; in npy cells for Petastorm.
+#[test]
+fn vectors_of_spark_are_converted() {
+    let text = std::fs::read_to_string(fixture("spark-3.5-types.expected.jsonl")).expect("expected values");
+    let rows = text
+        .lines()
+        .map(|line| serde_json::from_str::<Json>(line).expect("a JSON object"));
+    let expected: BTreeMap<_, _> = rows.map(|row| (row["id"].as_i64().expect("an id"), row)).collect();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for (name, petastorm) in [("plain", None), ("petastorm", Some(Petastorm::new("Vectors")))] {
+        let url = directory.path().join(name).display().to_string();
+        let converter = Converter::new(&url);
+        let converter = match petastorm {
+            Some(petastorm) => converter.petastorm(petastorm),
+            None => converter,
+        };
+        let source = fixture("spark-3.5-types").display().to_string();
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let converted = convert_directory(&source, converter, Some("SELECT id, vec FROM source"));
+        let converted = runtime.block_on(converted).expect("a conversion");
+        let field = converted.schema().get("vec").expect("the vectors").clone();
+        assert_eq!(
+            (field.dtype, field.codec.is_some()),
+            (DType::Float64, name == "petastorm")
+        );
+        let mut n_rows = 0;
+        for row in make_reader(&url).build().expect("a reader") {
+            let row = row.expect("a row");
+            assert_eq!(plain(&row["vec"]), expected[&row.int("id").expect("an id")]["vec"]);
+            n_rows += 1;
+        }
+        assert_eq!(n_rows, expected.len());
+    }
 }
 
 fn plain(value: &Value) -> Json {

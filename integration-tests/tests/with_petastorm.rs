@@ -39,7 +39,8 @@ type Indexes = BTreeMap<String, BTreeMap<Option<String>, BTreeSet<u32>>>;
 /// The row-group indexes that read.py found.
 fn indexes_in(path: &Path) -> Indexes {
     let text = std::fs::read_to_string(path).expect("indexes");
-    let indexes: BTreeMap<String, Vec<(Option<String>, BTreeSet<u32>)>> = serde_json::from_str(&text).expect("JSON");
+    type Pairs = Vec<(Option<String>, BTreeSet<u32>)>;
+    let indexes: BTreeMap<String, Pairs> = serde_json::from_str(&text).expect("JSON");
     indexes
         .into_iter()
         .map(|(name, pairs)| (name, pairs.into_iter().collect()))

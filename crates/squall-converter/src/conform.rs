@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch};
-use arrow_schema::{Schema as ArrowSchema, SchemaRef};
+use arrow_schema::{DataType, Schema as ArrowSchema, SchemaRef};
 use squall_schema::arrow::{field_to_arrow, schema_from_arrow, schema_to_arrow};
-use squall_schema::codec::{Codec, encode_column};
+use squall_schema::codec::{Codec, decode_column, encode_column};
 use squall_schema::columns::normalise;
 use squall_schema::{DType, Error, Field, Result, Schema, TimeUnit};
 
@@ -21,6 +21,8 @@ pub(crate) struct Target {
     stored: Vec<Stored>,
     /// What some columns mean beyond how they are stored.
     declared: Vec<Field>,
+    /// The columns that come as vectors of Spark ML.
+    vectors: Vec<Field>,
 }
 
 /// How a column is stored.
@@ -44,6 +46,19 @@ impl Target {
             .with_source(error),
             None => error,
         })?;
+        // A vector of Spark ML that is passed on becomes a vector of doubles.
+        let (vectors, declared): (Vec<_>, Vec<_>) = declared
+            .iter()
+            .cloned()
+            .partition(|field| field.codec == Some(Codec::SparkVector));
+        let plain = |field: &Field| match vectors.iter().find(|own| own.name == field.name) {
+            Some(vector) if field.dtype == DType::Nested => Field {
+                arrow: None,
+                ..vector.clone().with_codec(None).with_nullable(field.nullable)
+            },
+            _ => field.clone(),
+        };
+        let schema = Schema::new(schema.fields().iter().map(plain).collect())?;
         if let Some(field) = schema.fields().iter().find(|field| field.dtype == DType::Nested) {
             return Err(Error::unsupported(format!(
                 "column {:?} of the query's result is nested: take it apart in SQL, or leave it out",
@@ -51,7 +66,8 @@ impl Target {
             )));
         }
         // A column of cells that is passed on is binary, and stays so.
-        Self::new(schema, declared.to_vec(), petastorm)
+        let target = Self::new(schema, declared, petastorm)?;
+        Ok(Self { vectors, ..target })
     }
 
     /// A schema that says what is wanted: a field with a codec is stored in cells.
@@ -76,6 +92,7 @@ impl Target {
             columns: schema_to_arrow(&schema)?,
             stored: schema.fields().iter().map(stored).collect(),
             declared,
+            vectors: Vec::new(),
             schema,
         };
         target.lay_out(petastorm)
@@ -121,7 +138,15 @@ impl Target {
     /// The rows in the types of the schema.
     pub(crate) fn conform(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let columns = self.schema.fields().iter().zip(batch.columns());
-        let columns = columns.map(|(field, column)| normalise(column, field));
+        let columns = columns.map(|(field, column)| {
+            let vector = self.vectors.iter().find(|own| own.name == field.name);
+            match vector {
+                Some(vector) if matches!(column.data_type(), DataType::Struct(_)) => {
+                    decode_column(column, &vector.clone().with_nullable(field.nullable))
+                }
+                _ => normalise(column, field),
+            }
+        });
         rows_of(schema_to_arrow(&self.schema)?, columns.collect::<Result<_>>()?)
     }
 
