@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use crate::codec::Codec;
+use crate::spark::{SparkType, of_dtype};
 use crate::{DType, Error, Field, Result, Schema, Value};
 
 /// Python's keywords: no field of a named tuple has such a name.
@@ -18,8 +19,6 @@ const KEYWORDS: [&str; 35] = [
 /// Places in the memo of an index: of the class of sets, and of that of the keys.
 const SET: u32 = 0;
 const CLASS: u32 = 1;
-/// Digits of Spark's largest decimal.
-const SPARK_DIGITS: u8 = 38;
 
 /// A row-group index to write.
 #[derive(Debug, Clone, PartialEq)]
@@ -150,34 +149,27 @@ fn numpy_class(dtype: DType) -> Result<(&'static str, &'static str)> {
     ))
 }
 
-/// Spark's type of a scalar column. Unsigned integers take the next wider one.
+/// Spark's type of a scalar column, as a call of its class. Unsigned integers take the next wider one.
 fn spark_type(out: &mut Pickled, dtype: DType) -> Result<()> {
-    let name = match dtype {
-        DType::Bool => "BooleanType",
-        DType::Int8 => "ByteType",
-        DType::Int16 | DType::UInt8 => "ShortType",
-        DType::Int32 | DType::UInt16 => "IntegerType",
-        DType::Int64 | DType::UInt32 => "LongType",
-        DType::Float16 | DType::Float32 => "FloatType",
-        DType::Float64 => "DoubleType",
-        DType::Str => "StringType",
-        DType::Bytes => "BinaryType",
-        DType::Date => "DateType",
-        DType::Datetime { .. } => "TimestampType",
-        DType::UInt64 => {
-            out.global("pyspark.sql.types", "DecimalType")
-                .mark()
-                .int(20)
-                .int(0)
-                .call();
-            return Ok(());
-        }
-        DType::Decimal(precision, scale) if precision <= SPARK_DIGITS && scale >= 0 => {
+    let name = match of_dtype(dtype)? {
+        SparkType::Boolean => "BooleanType",
+        SparkType::Byte => "ByteType",
+        SparkType::Short => "ShortType",
+        SparkType::Integer => "IntegerType",
+        SparkType::Long => "LongType",
+        SparkType::Float => "FloatType",
+        SparkType::Double => "DoubleType",
+        SparkType::String => "StringType",
+        SparkType::Binary => "BinaryType",
+        SparkType::Date => "DateType",
+        // Petastorm knows instants only.
+        SparkType::Timestamp | SparkType::TimestampNtz => "TimestampType",
+        SparkType::Decimal(precision, scale) => {
             out.global("pyspark.sql.types", "DecimalType").mark();
             out.int(i64::from(precision)).int(i64::from(scale)).call();
             return Ok(());
         }
-        other => return Err(Error::unsupported(format!("Spark has no type for a scalar of {other}"))),
+        other => return Err(Error::internal(format!("a scalar of {other:?}"))),
     };
     out.global("pyspark.sql.types", name).mark().call();
     Ok(())
@@ -389,6 +381,6 @@ mod tests {
         }
         assert!(refused(Field::new("x", DType::Int8, Shape::fixed(&[2]))).contains("codec"));
         assert!(refused(Field::scalar("x", DType::Nested)).contains("structs"));
-        assert!(refused(Field::scalar("x", DType::Decimal(50, 2))).contains("decimal(50, 2)"));
+        assert!(refused(Field::scalar("x", DType::Decimal(50, 2))).contains("decimal(50,2)"));
     }
 }

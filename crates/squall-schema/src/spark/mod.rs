@@ -10,6 +10,7 @@ mod json;
 mod schema;
 
 pub use schema::TensorLayout;
+pub(crate) use schema::of_dtype;
 pub use types::{SparkType, StructField, StructType};
 
 /// The key of the JSON text in the footers of Spark's Parquet files.

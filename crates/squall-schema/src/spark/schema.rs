@@ -183,7 +183,8 @@ fn of_arrow(own: &DataType) -> Result<SparkType> {
     })
 }
 
-fn of_dtype(dtype: DType) -> Result<SparkType> {
+/// Spark's type of a scalar; unsigned integers take the next wider one.
+pub(crate) fn of_dtype(dtype: DType) -> Result<SparkType> {
     Ok(match dtype {
         DType::Bool => SparkType::Boolean,
         DType::Int8 => SparkType::Byte,
