@@ -139,6 +139,11 @@ fn typed(text: &str, dtype: DType, zone: TimeZone) -> Option<Value> {
         DType::Int32 => text.parse::<i32>().ok().map(Value::from),
         DType::Int64 => text.parse::<i64>().ok().map(Value::from),
         DType::Float64 => double(text).map(Value::from),
+        // Declared by Petastorm; never inferred.
+        DType::Float16 | DType::Float32 => text.parse::<f32>().ok().map(Value::from),
+        DType::Bool if text.eq_ignore_ascii_case("true") => Some(Value::Bool(true)),
+        DType::Bool if text.eq_ignore_ascii_case("false") => Some(Value::Bool(false)),
+        DType::Bytes => Some(Value::Bytes(text.as_bytes().to_vec())),
         DType::Decimal(precision, scale) => decimal(text, precision, scale).map(Value::Decimal),
         DType::Date => days(text).map(Value::Date),
         DType::Datetime {

@@ -139,3 +139,25 @@ fn values_are_decoded() {
     assert_eq!(days("2000-03-01"), Some(11_017));
     assert_eq!(days("1969-12-31"), Some(-1));
 }
+
+/// Petastorm declares types that are never inferred.
+#[test]
+fn values_of_declared_types() {
+    let check = |text: &str, dtype: DType, expected: Option<Value>| {
+        let found = value(Some(text), &Field::scalar("p", dtype), TimeZone::default());
+        assert_eq!(found.ok(), expected, "{text} as {dtype}");
+    };
+    check("TRUE", DType::Bool, Some(Value::Bool(true)));
+    check("false", DType::Bool, Some(Value::Bool(false)));
+    check("1", DType::Bool, None);
+    check("2.25", DType::Float32, Some(Value::Float32(2.25)));
+    check("-2", DType::Int8, Some(Value::Int(-2)));
+    check("x", DType::Int8, None);
+    let (unscaled, precision, scale) = (i256::from_i128(150), 6, 2);
+    let decimal = Decimal {
+        unscaled,
+        precision,
+        scale,
+    };
+    check("1.5", DType::Decimal(6, 2), Some(Value::Decimal(decimal)));
+}

@@ -39,6 +39,8 @@ pub struct UnischemaField {
     pub shape: Shape,
     /// The codec of a binary cell; `None` for what Parquet stores itself.
     pub codec: Option<Codec>,
+    /// Digits in all and behind the point, where the codec is that of a decimal.
+    pub decimal: Option<(u8, i8)>,
     /// Whether a value may be null.
     pub nullable: bool,
 }
@@ -67,6 +69,11 @@ impl UnischemaField {
             },
             NumpyType::Stored(class) if self.codec.is_some() => {
                 return Err(unreadable(format!("arrays of {class} are not known")));
+            }
+            // A directory name has digits, and no type.
+            NumpyType::Stored("Decimal") if !matches!(stored.dtype, DType::Decimal(..)) => {
+                let declared = self.decimal.map(|(precision, scale)| DType::Decimal(precision, scale));
+                declared.unwrap_or(stored.dtype)
             }
             NumpyType::Stored(_) => stored.dtype,
             NumpyType::Unknown(class) => {
@@ -185,6 +192,7 @@ impl<'a> Reader<'a> {
             dtype: self.dtype(*dtype)?,
             shape: Shape(dims.collect::<Option<_>>()?),
             codec: rest.first().and_then(|codec| self.codec(*codec)),
+            decimal: rest.first().and_then(|codec| self.decimal(*codec)),
             nullable: matches!(rest.get(1).map(|id| self.0.node(*id)), Some(Node::Bool(true))),
         })
     }
@@ -246,6 +254,37 @@ impl<'a> Reader<'a> {
             }
             _ => Codec::Unknown(format!("{}.{}", made.module, made.class)),
         })
+    }
+
+    /// Precision and scale of a `ScalarCodec(DecimalType(…))`.
+    fn decimal(&self, codec: Id) -> Option<(u8, i8)> {
+        let part = |id: Id, names: &[&str]| {
+            let made = self.0.made(id)?;
+            match made.state.filter(|state| self.has_few_attributes(*state)) {
+                Some(state) => names.iter().map(|name| self.0.attribute(state, name)).collect(),
+                None => names
+                    .iter()
+                    .enumerate()
+                    .map(|(i, _)| made.arguments.get(i).copied())
+                    .collect::<Option<Vec<_>>>(),
+            }
+        };
+        let [spark_type] = part(codec, &["_spark_type"])?[..] else {
+            return None;
+        };
+        if self.0.made(spark_type)?.class != "DecimalType" {
+            return None;
+        }
+        match part(spark_type, &["precision", "scale"])?
+            .iter()
+            .map(|id| self.0.node(*id))
+            .collect::<Vec<_>>()[..]
+        {
+            [Node::Int(precision), Node::Int(scale)] => {
+                Some((u8::try_from(*precision).ok()?, i8::try_from(*scale).ok()?))
+            }
+            _ => None,
+        }
     }
 
     fn has_few_attributes(&self, state: Id) -> bool {

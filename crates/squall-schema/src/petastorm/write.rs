@@ -365,6 +365,9 @@ mod tests {
         for (own, field) in unischema.fields.iter().zip(schema.fields()) {
             assert_eq!(&own.field(&stored(field)).expect("a field"), field);
         }
+        // In a directory name it looks like a double.
+        let price = unischema.fields[2].field(&Field::scalar("price", DType::Float64));
+        assert_eq!(price.expect("a field").dtype, DType::Decimal(10, 2));
     }
 
     #[test]
