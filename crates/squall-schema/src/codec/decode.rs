@@ -46,9 +46,8 @@ impl Decoder<'_> {
             buffer.extend_from_slice(array.data);
             return Ok(());
         }
-        match self.npy.read(cell)? {
+        match self.array(cell)? {
             Value::Tensor(tensor) => {
-                self.check(tensor.dtype(), tensor.shape())?;
                 buffer.extend_from_slice(tensor.data());
                 Ok(())
             }
@@ -58,10 +57,10 @@ impl Decoder<'_> {
 
     fn decode(&mut self, cell: &[u8]) -> Result<Value> {
         let value = match &self.field.codec {
-            Some(Codec::Ndarray) => self.npy.read(cell)?,
+            Some(Codec::Ndarray) => self.array(cell)?,
             Some(Codec::CompressedNdarray) => {
                 let array = self.inflate(cell)?;
-                self.npy.read(&array)?
+                self.array(&array)?
             }
             Some(Codec::Png) => Value::Tensor(image::png_tensor(cell)?),
             Some(Codec::Jpeg { .. }) => Value::Tensor(image::jpeg_tensor(cell)?),
@@ -83,6 +82,13 @@ impl Decoder<'_> {
             }
             other => in_unit(other, self.field.dtype),
         }
+    }
+
+    /// The array in an npy cell. One that the field does not hold is refused before its values are made.
+    fn array(&mut self, cell: &[u8]) -> Result<Value> {
+        let array = self.npy.announced(cell)?;
+        self.check(array.dtype.unwrap_or(self.field.dtype), &array.shape)?;
+        self.npy.read(cell)
     }
 
     /// The npy array in an npz cell. It is inflated only if the field can hold it.

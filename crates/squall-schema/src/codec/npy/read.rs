@@ -16,6 +16,8 @@ pub(in crate::codec) const MAX_HEAD: usize = MAGIC.len() + 6 + MAX_HEADER;
 const MAX_DIMS: usize = 64;
 /// Most elements of no width, of which an array of no bytes can claim any number.
 const MAX_EMPTY: usize = 1 << 16;
+/// Most lists of an array of text for each of its elements, beside [`MAX_EMPTY`]: dimensions of 1 make many.
+const MAX_LISTS: usize = 4;
 
 /// Reads arrays that mostly have the same header.
 #[derive(Debug, Default)]
@@ -71,6 +73,21 @@ impl Reader {
         if size == 0 && count > MAX_EMPTY {
             return Err(Error::corrupt(format!(
                 "an npy array of {count} elements of no bytes: expected at most {MAX_EMPTY}"
+            )));
+        }
+        let mut lists = header.shape.iter().scan(1usize, |lists, dim| {
+            *lists = lists.saturating_mul(*dim);
+            Some(*lists)
+        });
+        let most = count.saturating_mul(MAX_LISTS).saturating_add(MAX_EMPTY);
+        if count > 0
+            && lists
+                .try_fold(0usize, |sum, own| sum.checked_add(own).filter(|sum| *sum <= most))
+                .is_none()
+        {
+            return Err(Error::unsupported(format!(
+                "an npy array of {count} elements and shape {:?}: it makes too many lists",
+                header.shape
             )));
         }
         let item = |i: usize| text_or_time(&bytes[i * size..(i + 1) * size], header.element);

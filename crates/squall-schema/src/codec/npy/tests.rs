@@ -155,6 +155,15 @@ fn elements_of_no_width_are_counted() {
     assert!(error.to_string().contains("of no bytes"), "{error}");
 }
 
+/// Dimensions of 1 make a list each for every element.
+#[test]
+fn lists_are_counted() {
+    let ones = |n: usize| format!("({}, {})", 100_000, "1, ".repeat(n));
+    assert!(read(&npy("|S1", "False", &ones(3), &[b'a'; 100_000])).is_ok());
+    let error = read(&npy("|S1", "False", &ones(60), &[b'a'; 100_000])).expect_err("61 lists for each");
+    assert!(error.to_string().contains("too many lists"), "{error}");
+}
+
 /// The bytes are those of `numpy.save` of numpy 2.4.
 #[test]
 fn what_is_written_is_what_numpy_writes() {
