@@ -41,6 +41,9 @@ pub(crate) struct Convert {
     /// With --petastorm: index the row groups in which a column is not always null (FieldNotNullIndexer)
     #[arg(long, value_name = "[NAME=]COLUMN", requires = "petastorm")]
     not_null_index: Vec<String>,
+    /// The zone of times in the source's directory names, as Spark's session had it: Europe/Zurich, +02:00
+    #[arg(long, value_name = "ZONE", default_value = "UTC")]
+    time_zone: String,
     /// How the result is printed
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -65,7 +68,8 @@ impl Convert {
         };
         let mut converter = Converter::new(&self.destination)
             .row_group_bytes(self.row_group_mib << 20)
-            .compression(compression);
+            .compression(compression)
+            .time_zone(self.time_zone.parse()?);
         if let Some(name) = &self.petastorm {
             let named = |index: &str| {
                 let (name, column) = index.split_once('=').unwrap_or((index, index));

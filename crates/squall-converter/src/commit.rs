@@ -11,6 +11,7 @@ use futures::StreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use squall_dataset::{DatasetUrl, Store, WRITING_MARKER, storage_error};
@@ -219,6 +220,9 @@ async fn create(store: &Store, name: &str, bytes: Vec<u8>) -> Result<()> {
 }
 
 /// A Parquet file without rows, with the description of the dataset in its footer.
+///
+/// Without the Arrow schema that files of rows have: Petastorm's tools, when they add a key, keep those that pyarrow shows as
+/// the schema's metadata, and these are the footer's where no other schema is there.
 fn metadata_file(target: &Target, dataset: &DatasetMetadata, petastorm: Vec<(&str, String)>) -> Result<Vec<u8>> {
     let own = (metadata::KEY, dataset.to_json()?);
     let pairs = petastorm.into_iter().chain([own]);
@@ -227,7 +231,10 @@ fn metadata_file(target: &Target, dataset: &DatasetMetadata, petastorm: Vec<(&st
         .set_key_value_metadata(Some(pairs.collect()))
         .build();
     let mut bytes = Vec::new();
-    let writer = ArrowWriter::try_new(&mut bytes, target.columns.clone(), Some(properties));
+    let options = ArrowWriterOptions::new()
+        .with_properties(properties)
+        .with_skip_arrow_metadata(true);
+    let writer = ArrowWriter::try_new_with_options(&mut bytes, target.columns.clone(), options);
     writer.and_then(ArrowWriter::close).map_err(write_error)?;
     Ok(bytes)
 }

@@ -7,7 +7,7 @@ use datafusion::dataframe::DataFrame;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::StreamExt;
-use squall_dataset::DatasetUrl;
+use squall_dataset::{DatasetUrl, OpenOptions, TimeZone};
 use squall_schema::metadata::{DatasetMetadata, FileEntry};
 use squall_schema::{Error, Field, Result, Schema};
 use tokio::task::JoinSet;
@@ -58,6 +58,7 @@ pub enum Compression {
 pub struct Converter {
     destination: String,
     layout: Layout,
+    pub(crate) source: OpenOptions,
 }
 
 impl Converter {
@@ -71,6 +72,7 @@ impl Converter {
                 compression: Compression::default(),
                 petastorm: None,
             },
+            source: OpenOptions::default(),
         }
     }
 
@@ -95,6 +97,13 @@ impl Converter {
     /// Writes the dataset such that Petastorm's readers open it.
     pub fn petastorm(mut self, petastorm: Petastorm) -> Self {
         self.layout.petastorm = Some(petastorm);
+        self
+    }
+
+    /// The zone of times in the source's directory names, as Spark's session had it: a name such as `Europe/Zurich`, or an
+    /// offset; UTC if not given. It is for [`convert_directory`](crate::convert_directory).
+    pub fn time_zone(mut self, zone: TimeZone) -> Self {
+        self.source = self.source.with_time_zone(zone);
         self
     }
 

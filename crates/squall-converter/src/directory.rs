@@ -41,7 +41,7 @@ pub async fn convert_directory(source: &str, converter: Converter, sql: Option<&
     {
         return Err(Error::invalid("the destination lies inside the source").at("URL", &destination));
     }
-    let table = SourceTable::open(&url).await?;
+    let table = SourceTable::open_with(&url, &converter.source).await?;
     let session = session();
     let fields = table.dataset().schema().fields().to_vec();
     session.register_table("source", Arc::new(table)).map_err(query_error)?;

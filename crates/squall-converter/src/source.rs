@@ -9,6 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::{Field as ArrowField, Schema as ArrowSchema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::config::TableParquetOptions;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
@@ -19,7 +20,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use object_store::ObjectMeta;
-use squall_dataset::{Dataset, DatasetUrl, footer};
+use squall_dataset::{Dataset, DatasetUrl, OpenOptions, footer};
 use squall_schema::arrow::field_to_arrow;
 use squall_schema::columns::column_from_values;
 use squall_schema::{Error, Result};
@@ -39,11 +40,20 @@ impl SourceTable {
     ///
     /// Dropping the future stops the requests; nothing is kept.
     pub async fn open(url: &DatasetUrl) -> Result<Self> {
-        let dataset = Dataset::open(url).await?;
+        Self::open_with(url, &OpenOptions::default()).await
+    }
+
+    /// Opens it with these options, as [`SourceTable::open`] does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the requests; nothing is kept.
+    pub async fn open_with(url: &DatasetUrl, options: &OpenOptions) -> Result<Self> {
+        let dataset = Dataset::open_with(url, options).await?;
         let Some(first) = dataset.files().first() else {
             return Err(Error::invalid("the dataset has no file").at("URL", url));
         };
-        if let Some((file, column)) = dataset.old_column() {
+        if let Some((file, column)) = dataset.old_column().await? {
             return Err(Error::unsupported(
                 "dates or times in the calendar of an old Spark, which a conversion would change: write the file anew with Spark 3",
             )
@@ -146,7 +156,12 @@ impl TableProvider for SourceTable {
         state
             .runtime_env()
             .register_object_store(url.as_ref(), self.dataset.store().objects().clone());
-        let scan = FileScanConfigBuilder::new(url, Arc::new(ParquetSource::new(self.schema.clone())))
+        let mut options = TableParquetOptions::default();
+        // Of nanoseconds, DataFusion's own choice, 64 bits hold the years 1677 to 2262 and silently wrap around beyond.
+        options.global.coerce_int96 = Some("us".to_owned());
+        options.global.coerce_int96_tz = Some("UTC".to_owned());
+        let source = ParquetSource::new(self.schema.clone()).with_table_parquet_options(options);
+        let scan = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_file_groups(self.groups(state.config().target_partitions())?)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)

@@ -95,6 +95,8 @@ pub struct Dataset {
     unsupported: Vec<UnsupportedColumn>,
     columns: Option<Vec<ArrowField>>,
     old_column: Option<(Path, String)>,
+    /// The files of an old Spark with timestamps of 96 bits, which have no statistics.
+    old_int96: Vec<u32>,
     files: Vec<DataFile>,
     pieces: Vec<Piece>,
     fingerprint: String,
@@ -176,6 +178,7 @@ impl Dataset {
             unsupported: Vec::new(),
             columns: None,
             old_column: None,
+            old_int96: Vec::new(),
             files,
             pieces,
             fingerprint: stored.fingerprint,
@@ -240,6 +243,10 @@ impl Dataset {
         let mut old = listed.iter().zip(&footers);
         let old_column =
             old.find_map(|(file, footer)| Some((file.location.clone(), spark::old_column(&footer.metadata)?)));
+        let old_int96 = (0u32..)
+            .zip(&footers)
+            .filter(|(_, footer)| spark::has_old_int96(&footer.metadata));
+        let old_int96 = old_int96.map(|(file, _)| file).collect();
         let mut digest = Xxh3::new();
         let mut files = Vec::with_capacity(listed.len());
         let mut pieces = Vec::new();
@@ -290,6 +297,7 @@ impl Dataset {
             unsupported,
             columns: Some(stored.columns),
             old_column,
+            old_int96,
             files,
             pieces,
             fingerprint: format!("{:032x}", digest.digest128()),
@@ -334,10 +342,25 @@ impl Dataset {
         self.columns.as_deref()
     }
 
-    /// A file and a column of it with dates or times that a reader brings from the calendar of an old Spark to today's, as far
-    /// as statistics tell: for programs that read the files by other means. See [`calendar`](crate::calendar).
-    pub fn old_column(&self) -> Option<(&Path, &str)> {
-        self.old_column.as_ref().map(|(file, column)| (file, column.as_str()))
+    /// A file and a column of it with dates or times that a reader brings from the calendar of an old Spark to today's: for
+    /// programs that read the files by other means. See [`calendar`](crate::calendar). Statistics tell it, but of timestamps of
+    /// 96 bits, which have none: those of the files concerned are read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the requests; nothing is kept.
+    pub async fn old_column(&self) -> Result<Option<(Path, String)>> {
+        if self.old_column.is_some() {
+            return Ok(self.old_column.clone());
+        }
+        for file in &self.old_int96 {
+            let file = &self.files[*file as usize];
+            let footer = footer::load(&self.store, &file.path, file.size, false).await?;
+            if let Some(column) = peek::old_int96(&self.store, &file.path, &footer).await? {
+                return Ok(Some((file.path.clone(), column)));
+            }
+        }
+        Ok(None)
     }
 
     /// The data files, by path.

@@ -1,6 +1,7 @@
-//! A look into the cells of a column, where the metadata does not tell what they are.
+//! A look into the values of a column, where the metadata does not tell what they are.
 //!
-//! A Unischema says `datetime64` of an array of times, and only the cells know the unit.
+//! A Unischema says `datetime64` of an array of times, and only the cells know the unit. Timestamps of 96 bits have no
+//! statistics, and only they know whether they are old.
 
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
@@ -8,6 +9,8 @@ use std::sync::Arc;
 
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
+use arrow_array::types::TimestampMicrosecondType;
+use arrow_schema::DataType;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
@@ -16,16 +19,18 @@ use object_store::{ObjectMeta, ObjectStoreExt};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
+use parquet::basic::Type;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use squall_schema::codec::{Codec, cell_dtype};
 use squall_schema::{DType, Error, Field, Result, panic_text};
 
-use crate::Store;
-use crate::footer::Footer;
+use crate::footer::{Footer, arrow_schema};
+use crate::{Store, spark};
 
-/// Rows that are decoded at a time.
+/// Rows that are decoded at a time to find a cell.
 const ROWS: usize = 16;
+const MICROS_PER_DAY: i64 = 86_400_000_000;
 
 /// Gives arrays of times the unit that their first cell has. Those without a cell keep theirs.
 ///
@@ -98,6 +103,71 @@ async fn first_cell(
         }
     }
     Ok(None)
+}
+
+/// The column of a file of an old Spark with a timestamp of 96 bits that another calendar changes, if there is one.
+///
+/// # Cancel safety
+///
+/// Dropping the future stops the requests; nothing is kept.
+pub(crate) async fn old_int96(store: &Store, path: &Path, footer: &Footer) -> Result<Option<String>> {
+    let at = |error: Error| error.at("file", path).at("URL", store.url());
+    let old = AssertUnwindSafe(first_old_int96(store, path, &footer.metadata));
+    let damaged = || Error::corrupt("cannot decode the timestamps of 96 bits");
+    match old.catch_unwind().await {
+        Ok(old) => old.map_err(|error| at(damaged().with_source(error))),
+        Err(panic) => Err(at(damaged().with_source(panic_text(&*panic).to_owned()))),
+    }
+}
+
+async fn first_old_int96(
+    store: &Store,
+    path: &Path,
+    footer: &Arc<ParquetMetaData>,
+) -> parquet::errors::Result<Option<String>> {
+    let file = File {
+        store: store.clone(),
+        path: path.clone(),
+        footer: footer.clone(),
+    };
+    let calendar = spark::calendar(footer);
+    let descr = footer.file_metadata().schema_descr();
+    let leaves = (0..descr.num_columns()).filter(|leaf| descr.column(*leaf).physical_type() == Type::INT96);
+    let schema = arrow_schema(footer).map_err(|error| ParquetError::External(Box::new(error)))?;
+    let options = ArrowReaderOptions::new().with_schema(Arc::new(schema));
+    let mut rows = ParquetRecordBatchStreamBuilder::new_with_options(file, options)
+        .await?
+        .with_projection(ProjectionMask::leaves(descr, leaves))
+        .build()?;
+    while let Some(batch) = rows.next().await {
+        let batch = batch?;
+        for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+            let oldest = oldest(column);
+            if oldest.is_some_and(|time| calendar.is_old_time(time.div_euclid(MICROS_PER_DAY))) {
+                return Ok(Some(field.name().clone()));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The oldest instant in microseconds of a column, at any depth.
+fn oldest(column: &dyn Array) -> Option<i64> {
+    match column.data_type() {
+        DataType::Timestamp(..) => {
+            let times = column.as_primitive_opt::<TimestampMicrosecondType>()?;
+            times.iter().flatten().min()
+        }
+        DataType::List(_) => oldest(column.as_list::<i32>().values()),
+        DataType::Map(..) => oldest(column.as_map().entries()),
+        DataType::Struct(_) => column
+            .as_struct()
+            .columns()
+            .iter()
+            .filter_map(|member| oldest(member))
+            .min(),
+        _ => None,
+    }
 }
 
 /// A file of the store, whose footer is there already.

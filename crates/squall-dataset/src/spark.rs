@@ -76,6 +76,13 @@ pub(crate) fn old_column(footer: &ParquetMetaData) -> Option<String> {
     columns.find(old).map(|column| column.column_path().string())
 }
 
+/// Whether it has timestamps of 96 bits that are counted in the old calendar where they are old.
+pub(crate) fn has_old_int96(footer: &ParquetMetaData) -> bool {
+    let columns = footer.file_metadata().schema_descr().columns();
+    let int96 = columns.iter().any(|column| column.physical_type() == Type::INT96);
+    int96 && calendar(footer).times != HybridTimes::Gregorian
+}
+
 /// Major and minor version.
 fn version(text: &str) -> Option<(u32, u32)> {
     let mut parts = text.split(['.', '-']);
