@@ -7,6 +7,7 @@
 pub mod pickle;
 
 mod object;
+mod scalar;
 
 pub mod index;
 pub mod unischema;

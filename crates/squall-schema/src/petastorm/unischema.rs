@@ -7,8 +7,9 @@ use std::collections::HashSet;
 
 use super::object::Objects;
 use super::pickle::{Id, Node, Pickle};
+use super::scalar::scalar;
 use crate::codec::{Codec, JPEG_QUALITY};
-use crate::{DType, Error, Field, Result, Shape, TimeUnit};
+use crate::{DType, Error, Field, Result, Shape, TimeUnit, Value};
 
 /// Most fields of a schema. Fields may share their parts in the pickle, and do so no more when they are read.
 const MAX_FIELDS: usize = 16_384;
@@ -43,6 +44,8 @@ pub struct UnischemaField {
     pub decimal: Option<(u8, i8)>,
     /// Whether a value may be null.
     pub nullable: bool,
+    /// Why it cannot be read, where its declaration is not understood.
+    pub unreadable: Option<String>,
 }
 
 /// A numpy type, where it decides the dtype alone and where the stored column does.
@@ -60,6 +63,9 @@ impl UnischemaField {
     /// The field of a column that is stored as `stored`.
     pub fn field(&self, stored: &Field) -> Result<Field> {
         let unreadable = |why: String| Error::unsupported(why).at("column", &self.name);
+        if let Some(why) = &self.unreadable {
+            return Err(unreadable(why.clone()));
+        }
         let dtype = match &self.dtype {
             NumpyType::Plain(dtype) => *dtype,
             // The cells know the unit; this is that of Petastorm's scalars.
@@ -175,49 +181,98 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A field; what of it cannot be understood is kept as the reason why nobody reads it.
     fn field(&self, values: &[Id]) -> Option<UnischemaField> {
-        let [name, dtype, shape, rest @ ..] = values else {
-            return None;
+        let (name, parts) = values.split_first()?;
+        let codec = parts.get(2).and_then(|codec| self.codec(*codec));
+        let shape = match parts.get(1) {
+            // A scalar's is not looked at.
+            Some(shape) if *self.0.node(*shape) == Node::None && codec.is_none() => Ok(Shape::scalar()),
+            Some(shape) => self.shape(*shape).ok_or("its shape is no tuple of numbers"),
+            None => Err("it has no shape"),
         };
-        let dim = |id: &Id| match self.0.node(*id) {
-            Node::None => Some(None),
-            Node::Int(dim) => usize::try_from(*dim).ok().map(Some),
-            _ => None,
-        };
-        let shape = self.0.sequence(*shape).filter(|dims| dims.len() <= MAX_DIMS)?;
-        // A dimension of 0 matches any in Petastorm.
-        let dims = shape.iter().map(|id| Some(dim(id)?.filter(|dim| *dim > 0)));
+        let dtype = parts
+            .first()
+            .and_then(|dtype| self.dtype(*dtype))
+            .ok_or("its dtype is no class of numpy's");
+        let unreadable = shape
+            .as_ref()
+            .err()
+            .or(dtype.as_ref().err())
+            .map(|why| (*why).to_owned());
         Some(UnischemaField {
             name: self.0.text(*name)?.to_owned(),
-            dtype: self.dtype(*dtype)?,
-            shape: Shape(dims.collect::<Option<_>>()?),
-            codec: rest.first().and_then(|codec| self.codec(*codec)),
-            decimal: rest.first().and_then(|codec| self.decimal(*codec)),
-            nullable: matches!(rest.get(1).map(|id| self.0.node(*id)), Some(Node::Bool(true))),
+            dtype: dtype.unwrap_or_else(|why| NumpyType::Unknown(why.to_owned())),
+            shape: shape.unwrap_or_default(),
+            codec,
+            decimal: parts.get(2).and_then(|codec| self.decimal(*codec)),
+            nullable: parts.get(3).is_some_and(|nullable| self.truth(*nullable)),
+            unreadable,
         })
     }
 
+    fn shape(&self, id: Id) -> Option<Shape> {
+        let dims = self.0.sequence(id).filter(|dims| dims.len() <= MAX_DIMS)?;
+        let dim = |id: &Id| match scalar(self.0, *id)? {
+            Value::Null => Some(None),
+            // In Petastorm 0 matches any dimension; of negative ones nobody asks.
+            dim => dim.as_i64().map(|dim| usize::try_from(dim).ok().filter(|dim| *dim > 0)),
+        };
+        dims.iter().map(dim).collect::<Option<_>>().map(Shape)
+    }
+
+    /// What Python takes for true.
+    fn truth(&self, id: Id) -> bool {
+        match self.0.node(id) {
+            Node::Tuple(items) | Node::List(items) | Node::Set(items) => !items.is_empty(),
+            Node::Dict(pairs) => !pairs.is_empty(),
+            _ => match scalar(self.0, id) {
+                Some(Value::Null) => false,
+                Some(Value::Bool(value)) => value,
+                Some(Value::Str(text)) => !text.is_empty(),
+                Some(Value::Bytes(bytes)) => !bytes.is_empty(),
+                Some(number) => number.as_f64() != Some(0.0),
+                None => true,
+            },
+        }
+    }
+
     fn dtype(&self, id: Id) -> Option<NumpyType> {
-        let made = self.0.made(id)?;
-        let name = match (made.module, made.class, made.arguments) {
+        let made = self.0.made(id);
+        let name = match (self.0.node(id), &made) {
+            (Node::Str(name), _) => name,
             // numpy.dtype('i4', …)
-            (_, "dtype", [name, ..]) => self.0.text(*name)?,
-            (_, name, _) => name,
+            (_, Some(made)) if made.class == "dtype" => self.0.text(*made.arguments.first()?)?,
+            (_, Some(made)) => made.class,
+            _ => return None,
         };
         let plain = name.parse().ok().map(NumpyType::Plain);
-        Some(plain.unwrap_or_else(|| match name {
-            "bool_" => NumpyType::Plain(DType::Bool),
-            "str_" | "unicode_" | "unicode" => NumpyType::Plain(DType::Str),
-            "bytes_" | "string_" => NumpyType::Plain(DType::Bytes),
-            "int" | "long" | "i8" => NumpyType::Plain(DType::Int64),
-            "float" | "f8" => NumpyType::Plain(DType::Float64),
-            "f4" => NumpyType::Plain(DType::Float32),
-            "i4" => NumpyType::Plain(DType::Int32),
-            "u1" => NumpyType::Plain(DType::UInt8),
-            "Decimal" => NumpyType::Stored("Decimal"),
-            "datetime64" => NumpyType::Stored("datetime64"),
-            _ => NumpyType::Unknown(format!("{}.{}", made.module, made.class)),
-        }))
+        Some(
+            plain.unwrap_or_else(|| match name.trim_start_matches(['<', '|', '=', '>']) {
+                "bool_" | "b1" => NumpyType::Plain(DType::Bool),
+                "str_" | "unicode_" | "unicode" | "U" => NumpyType::Plain(DType::Str),
+                "bytes_" | "string_" | "S" => NumpyType::Plain(DType::Bytes),
+                "byte" | "i1" => NumpyType::Plain(DType::Int8),
+                "short" | "i2" => NumpyType::Plain(DType::Int16),
+                "intc" | "i4" => NumpyType::Plain(DType::Int32),
+                "int" | "int_" | "long" | "longlong" | "intp" | "i8" => NumpyType::Plain(DType::Int64),
+                "ubyte" | "u1" => NumpyType::Plain(DType::UInt8),
+                "ushort" | "u2" => NumpyType::Plain(DType::UInt16),
+                "uintc" | "u4" => NumpyType::Plain(DType::UInt32),
+                "uint" | "ulong" | "ulonglong" | "uintp" | "u8" => NumpyType::Plain(DType::UInt64),
+                "half" | "f2" => NumpyType::Plain(DType::Float16),
+                "single" | "f4" => NumpyType::Plain(DType::Float32),
+                "float" | "float_" | "double" | "f8" => NumpyType::Plain(DType::Float64),
+                "csingle" | "c8" => NumpyType::Plain(DType::Complex64),
+                "complex" | "complex_" | "cdouble" | "c16" => NumpyType::Plain(DType::Complex128),
+                "Decimal" => NumpyType::Stored("Decimal"),
+                name if name.starts_with("datetime64") || name.starts_with("M8") => NumpyType::Stored("datetime64"),
+                other => NumpyType::Unknown(match &made {
+                    Some(made) => format!("{}.{}", made.module, made.class),
+                    None => other.chars().take(MAX_FORMAT).collect(),
+                }),
+            }),
+        )
     }
 
     /// The codec of a binary cell; `None` for scalars, which Parquet stores itself.
@@ -349,6 +404,44 @@ mod tests {
         }
     }
 
+    /// Python takes many things for true, for a dtype and for a dimension; and what is none is the matter of one field.
+    #[test]
+    fn odd_declarations() {
+        let declare = |dtype: &str, shape: &str, codec: &str, nullable: &str| {
+            format!(
+                "cpetastorm.unischema\nUnischema\n(VT\n(lcpetastorm.unischema\nUnischemaField\n(Vx\n{dtype}{shape}{codec}{nullable}tRa\
+                cpetastorm.unischema\nUnischemaField\n(Vy\ncnumpy\nint32\n(tNI00\ntRatR."
+            )
+        };
+        let npy = "cpetastorm.codecs\nNdarrayCodec\n(tR";
+        let read = |pickle: String| {
+            let unischema = Unischema::from_pickle(pickle.as_bytes()).expect("a Unischema");
+            assert!(unischema.fields[1].field(&Field::scalar("y", DType::Int32)).is_ok());
+            let field = unischema.fields[0].field(&Field::scalar("x", DType::Bytes));
+            field.map_or_else(|error| error.message().to_owned(), |field| field.to_string())
+        };
+        let two = "(cnumpy\nint64\n(I2\ntRt";
+        assert_eq!(
+            read(declare("Vfloat32\n", two, npy, "I1\n")),
+            "x: float32[2] as npy nullable"
+        );
+        assert_eq!(read(declare("V<f4\n", "(I-1\nt", npy, "I0\n")), "x: float32[?] as npy");
+        let true_of_numpy = "cnumpy\nbool_\n(I01\ntR";
+        assert_eq!(
+            read(declare("cnumpy\nlonglong\n", "(t", npy, true_of_numpy)),
+            "x: int64 as npy nullable"
+        );
+        assert_eq!(read(declare("cnumpy\nbytes_\n", "N", "N", "N")), "x: bytes");
+        assert_eq!(
+            read(declare("cnumpy\nint8\n", "N", npy, "N")),
+            "its shape is no tuple of numbers"
+        );
+        assert_eq!(
+            read(declare("I3\n", "(t", npy, "N")),
+            "its dtype is no class of numpy's"
+        );
+    }
+
     #[test]
     fn what_is_not_known_is_named_when_it_is_read() {
         let pickle =
@@ -389,7 +482,7 @@ mod tests {
         let ok = |fields: &str| Unischema::from_pickle(schema(fields).as_bytes()).is_ok();
         assert!(ok(&format!("{}a{}a", field("x", 0), field("y", MAX_DIMS))));
         assert!(!ok(&format!("{}p1\nag1\na", field("x", 0))));
-        assert!(!ok(&format!("{}a", field("x", MAX_DIMS + 1))));
+        assert!(ok(&format!("{}a", field("x", MAX_DIMS + 1))));
         let many = |n| (0..n).map(|i| field(&format!("f{i}"), 0) + "a").collect::<String>();
         assert!(ok(&many(MAX_FIELDS)) && !ok(&many(MAX_FIELDS + 1)));
     }

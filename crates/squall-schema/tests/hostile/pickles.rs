@@ -90,7 +90,7 @@ pub(super) fn attacks() -> Vec<Attack> {
             let field = format!("{}p1\na", field(&"x".repeat(100_000), ""));
             schema(&(field + &"g1\na".repeat(100_000)))
         }),
-        attack("pickle dims repeated", "not a Unischema", || {
+        attack("pickle dims repeated", "no tuple of numbers", || {
             let first = field("first", &"N".repeat(50_000)).replacen("tNI00", "tp1\nNI00", 1) + "a";
             let next = |i| field(&format!("f{i}"), "").replacen("(t", "g1\n", 1) + "a";
             schema(&(first + &(0..10_000).map(next).collect::<String>()))
