@@ -35,7 +35,11 @@ impl Inspect {
         let row_groups = dataset.pieces();
         let rows = || row_groups.iter().map(|piece| piece.rows);
         let partitions: Vec<_> = dataset.partition_fields().iter().map(|field| &field.name).collect();
-        let indexes = dataset.row_group_indexes()?;
+        let mut notes = dataset.notes().to_vec();
+        let indexes = dataset.row_group_indexes().unwrap_or_else(|error| {
+            notes.push(error.without_place("URL").to_string());
+            Vec::new()
+        });
         let mut out = std::io::stdout().lock();
         if self.format == Format::Json {
             let unsupported = dataset.unsupported().iter();
@@ -52,8 +56,8 @@ impl Inspect {
                 "partition_by": partitions,
                 "schema": dataset.schema(),
                 "row_group_indexes": indexes.iter().map(index).collect::<Vec<_>>(),
-                "notes": dataset.notes(),
-                "unsupported": unsupported.map(|column| json!({"name": column.name, "type": column.data_type})).collect::<Vec<_>>(),
+                "notes": notes,
+                "unsupported": unsupported.map(|column| json!({"name": column.name, "reason": column.reason})).collect::<Vec<_>>(),
             });
             writeln!(out, "{facts}")?;
             return Ok(());
@@ -84,7 +88,7 @@ impl Inspect {
             writeln!(out, "    {field}{place}")?;
         }
         for column in dataset.unsupported() {
-            writeln!(out, "    {}: {} (cannot be read)", column.name, column.data_type)?;
+            writeln!(out, "    {}: cannot be read: {}", column.name, column.reason)?;
         }
         for index in &indexes {
             let what = match &index.entries {
@@ -94,7 +98,7 @@ impl Inspect {
             };
             writeln!(out, "  row-group index {} of {}: {what}", index.name, index.column)?;
         }
-        for note in dataset.notes() {
+        for note in &notes {
             writeln!(out, "  note: {note}")?;
         }
         Ok(())

@@ -65,8 +65,8 @@ pub enum Origin {
 pub struct UnsupportedColumn {
     /// Its name.
     pub name: String,
-    /// Its Arrow type.
-    pub data_type: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// How a dataset is opened.
@@ -102,6 +102,8 @@ pub struct Dataset {
     fingerprint: String,
     origin: Origin,
     indexes: Option<Bytes>,
+    /// Whether the row groups are others than when they were indexed.
+    is_stale: bool,
     notes: Vec<String>,
 }
 
@@ -184,6 +186,7 @@ impl Dataset {
             fingerprint: stored.fingerprint,
             origin: Origin::Squall(stored.created_by),
             indexes,
+            is_stale: false,
             notes: Vec::new(),
         })
     }
@@ -211,6 +214,8 @@ impl Dataset {
             .await?;
 
         let mut notes = described.stale_row_groups(&listed, &footers);
+        let is_stale = !notes.is_empty();
+        notes.extend(summary.lacking(&listed));
         notes.extend(summary.notes);
 
         let paths: Vec<_> = listed.iter().map(|file| file.location.to_string()).collect();
@@ -306,6 +311,7 @@ impl Dataset {
                 None => Origin::Footers(writer.map(str::to_owned)),
             },
             indexes: described.indexes(),
+            is_stale,
             notes,
             store,
         })
@@ -399,9 +405,14 @@ impl Dataset {
         &self.origin
     }
 
-    /// Petastorm's row-group indexes; their ordinals are places in [`Dataset::pieces`]. None where there are none.
+    /// Petastorm's row-group indexes; their ordinals are places in [`Dataset::pieces`]. None where there are none. Those of
+    /// other row groups than are there now, as the row-group map shows, are refused: they would lose rows.
     pub fn row_group_indexes(&self) -> Result<Vec<RowGroupIndex>> {
         match &self.indexes {
+            Some(_) if self.is_stale => Err(Error::corrupt(
+                "the row-group indexes are stale: the row groups are others than those that were indexed",
+            )
+            .at("URL", self.url())),
             Some(pickle) => RowGroupIndex::from_pickle(pickle).map_err(|error| error.at("URL", self.url())),
             None => Ok(Vec::new()),
         }

@@ -5,8 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use object_store::ObjectMeta;
+use chrono::{DateTime, Utc};
 use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStoreExt};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataReader};
 use squall_schema::metadata::{self, DatasetMetadata};
 use squall_schema::petastorm::unischema::Unischema;
@@ -106,15 +107,18 @@ impl Described {
 pub(crate) struct Summary {
     footers: BTreeMap<String, Arc<ParquetMetaData>>,
     digest: u64,
+    modified: Option<DateTime<Utc>>,
     pub(crate) notes: Vec<String>,
 }
 
 impl Summary {
     /// The summary, if there is one. One that cannot be read is passed over: the files have footers of their own.
     pub(crate) async fn load(store: &Store) -> Result<Self> {
-        let Some(bytes) = store.get(&Path::from(SUMMARY)).await? else {
+        let path = Path::from(SUMMARY);
+        let Some(bytes) = store.get(&path).await? else {
             return Ok(Self::default());
         };
+        let modified = store.objects().head(&path).await.ok().map(|found| found.last_modified);
         let digest = xxh3_64(&bytes);
         // The parquet crate panics on some damaged footers.
         let parsed = catch_unwind(AssertUnwindSafe(|| {
@@ -140,8 +144,18 @@ impl Summary {
         Ok(Self {
             footers: row_groups.into_iter().map(footer).collect(),
             digest,
+            modified,
             notes: Vec::new(),
         })
+    }
+
+    /// The files that it does not know. Petastorm passes over them.
+    pub(crate) fn lacking(&self, listed: &[ObjectMeta]) -> Vec<String> {
+        let known = |file: &&ObjectMeta| self.footers.contains_key(file.location.as_ref());
+        let lacking = listed.iter().filter(|file| !self.footers.is_empty() && !known(file));
+        lacking
+            .map(|file| format!("{SUMMARY} is stale: it lacks {}", file.location))
+            .collect()
     }
 
     fn unreadable(why: &str) -> Self {
@@ -151,8 +165,11 @@ impl Summary {
         }
     }
 
-    /// The footer of a file that the summary knows, and that is long enough for it.
+    /// The footer of a file that the summary knows, that is not newer than it, and long enough.
     pub(crate) fn footer(&self, file: &ObjectMeta) -> Option<Footer> {
+        if self.modified.is_none_or(|modified| modified < file.last_modified) {
+            return None;
+        }
         let metadata = self.footers.get(file.location.as_ref())?;
         let mut columns = metadata.row_groups().iter().flat_map(|row_group| row_group.columns());
         let end = columns.try_fold(0u64, |end, column| {

@@ -29,13 +29,11 @@ pub(crate) fn declared_fields(
     for declared in &unischema.fields {
         let mut columns = stored.fields.iter().chain(partitions);
         let column = columns.find(|field| field.name == declared.name);
-        let column = column.ok_or_else(|| {
-            Error::corrupt(format!(
-                "the Unischema has a field {:?} that no file has",
-                declared.name
-            ))
-        })?;
-        match declared.field(column) {
+        let field = match column {
+            Some(column) => declared.field(column),
+            None => declared.missing(),
+        };
+        match field {
             Ok(field) => {
                 if let (false, Some(file)) = (field.nullable, stored.lacking.get(&declared.name)) {
                     return Err(Error::corrupt(format!(
@@ -48,7 +46,7 @@ pub(crate) fn declared_fields(
             }
             Err(error) => unsupported.push(UnsupportedColumn {
                 name: declared.name.clone(),
-                data_type: error.message().to_owned(),
+                reason: error.message().to_owned(),
             }),
         }
     }
@@ -70,6 +68,15 @@ pub(crate) struct FileFields {
 pub(crate) fn file_fields(listed: &[ObjectMeta], footers: &[Footer], partitions: &[Field]) -> Result<FileFields> {
     let columns = |(file, footer): (&ObjectMeta, &Footer)| {
         let schema = footer::arrow_schema(&footer.metadata).map_err(|error| error.at("file", &file.location))?;
+        for (i, column) in schema.fields().iter().enumerate() {
+            if schema.fields()[..i]
+                .iter()
+                .any(|earlier| earlier.name() == column.name())
+            {
+                let twice = format!("the file has two columns {:?}", column.name());
+                return Err(Error::unsupported(twice).at("file", &file.location));
+            }
+        }
         let in_file = |column: &&Arc<ArrowField>| partitions.iter().all(|field| field.name != *column.name());
         Ok(schema.fields().iter().filter(in_file).cloned().collect())
     };
@@ -91,7 +98,7 @@ pub(crate) fn file_fields(listed: &[ObjectMeta], footers: &[Footer], partitions:
             }
             Err(_) => files.unsupported.push(UnsupportedColumn {
                 name: merged.column.name().clone(),
-                data_type: merged.column.data_type().to_string(),
+                reason: format!("a {} is neither a scalar nor a tensor", merged.column.data_type()),
             }),
         }
         if let Some(file) = merged.lacking {

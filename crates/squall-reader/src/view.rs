@@ -99,7 +99,7 @@ impl View {
 
 fn refuse(column: &UnsupportedColumn) -> Error {
     Error::unsupported(format!(
-        "column {:?} of type {} cannot be read as scalars or tensors: select the other columns",
-        column.name, column.data_type
+        "column {:?} cannot be read: {}; select the other columns",
+        column.name, column.reason
     ))
 }

@@ -7,36 +7,41 @@ use arrow_array::{Array, ArrayRef, BinaryArray, FixedSizeListArray};
 use arrow_buffer::MutableBuffer;
 
 use super::units::in_unit;
-use super::{Codec, image, npy, npz, spark};
+use super::{Codec, JPEG_QUALITY, image, npy, npz, reserve, spark};
 use crate::arrow::item_field;
 use crate::columns::{column_from_values, elements_from_buffer, value_at};
 use crate::{DType, Error, Field, Result, Value};
 
-/// Most bytes of a value whose size the field does not tell, where its cell is [`FREE_RATIO`] times smaller.
-const FREE_SIZE: usize = 256 << 20;
-/// Arrays that shrink so far are mostly of one value.
-const FREE_RATIO: usize = 100;
+/// Most bytes of the values of a column whose sizes the field does not tell, where its cells are [`FREE_RATIO`] times smaller.
+const FREE_SIZE: usize = 48 << 20;
+/// What shrinks so far is all but of one value.
+const FREE_RATIO: usize = 200;
+
+/// What a png image begins with, and a jpeg image.
+const PNG_START: &[u8] = b"\x89PNG";
+const JPEG_START: &[u8] = b"\xff\xd8";
 
 /// A decoder of the cells of one field. It remembers the last npy header: the cells of a column mostly share one.
 struct Decoder<'a> {
     field: &'a Field,
     npy: npy::Reader,
+    /// Bytes that values which were compressed may still take.
+    most: usize,
 }
 
 impl Decoder<'_> {
     /// Appends the elements of a cell to the buffer of a batch.
     fn decode_into(&mut self, cell: &[u8], buffer: &mut MutableBuffer) -> Result<()> {
-        let dims = match &self.field.codec {
-            Some(Codec::Ndarray) => return self.array_into(cell, buffer),
+        match codec_of(self.field, cell) {
+            Some(Codec::Ndarray) => self.array_into(cell, buffer),
             Some(Codec::CompressedNdarray) => {
                 let array = self.inflate(cell)?;
-                return self.array_into(&array, buffer);
+                self.array_into(&array, buffer)
             }
-            Some(Codec::Png) => image::png(cell, buffer)?,
-            Some(Codec::Jpeg { .. }) => (DType::UInt8, image::jpeg(cell, buffer)?),
-            _ => return Err(self.unknown()),
-        };
-        self.check(dims.0, &dims.1)
+            Some(Codec::Png) => image::png(cell, buffer, &|dtype, shape| self.check(dtype, shape)).map(drop),
+            Some(Codec::Jpeg { .. }) => image::jpeg(cell, buffer, &|dtype, shape| self.check(dtype, shape)).map(drop),
+            _ => Err(self.unknown()),
+        }
     }
 
     fn array_into(&mut self, cell: &[u8], buffer: &mut MutableBuffer) -> Result<()> {
@@ -56,19 +61,29 @@ impl Decoder<'_> {
     }
 
     fn decode(&mut self, cell: &[u8]) -> Result<Value> {
-        let value = match &self.field.codec {
+        let accept = |dtype: DType, shape: &[usize]| {
+            self.check(dtype, shape)?;
+            let size = shape
+                .iter()
+                .product::<usize>()
+                .saturating_mul(dtype.item_size().unwrap_or(1));
+            self.afford(size, cell.len())
+        };
+        let value = match codec_of(self.field, cell) {
             Some(Codec::Ndarray) => self.array(cell)?,
             Some(Codec::CompressedNdarray) => {
                 let array = self.inflate(cell)?;
                 self.array(&array)?
             }
-            Some(Codec::Png) => Value::Tensor(image::png_tensor(cell)?),
-            Some(Codec::Jpeg { .. }) => Value::Tensor(image::jpeg_tensor(cell)?),
+            Some(Codec::Png) => Value::Tensor(image::png_tensor(cell, &accept)?),
+            Some(Codec::Jpeg { .. }) => Value::Tensor(image::jpeg_tensor(cell, &accept)?),
             _ => return Err(self.unknown()),
         };
         match value {
             Value::Tensor(tensor) => {
-                self.check(tensor.dtype(), tensor.shape())?;
+                if self.field.codec != Some(Codec::Ndarray) {
+                    self.most = self.most.saturating_sub(tensor.data().len());
+                }
                 if self.field.shape.is_scalar() {
                     let element = elements_from_buffer(tensor.dtype(), tensor.data().clone())?;
                     return value_at(&element, self.field, 0);
@@ -100,11 +115,23 @@ impl Decoder<'_> {
     fn announced(&mut self, head: &[u8], cell: usize) -> Result<usize> {
         let array = self.npy.announced(head)?;
         self.check(array.dtype.unwrap_or(self.field.dtype), &array.shape)?;
-        let is_free = array.dtype.is_none() || self.field.shape.as_fixed().is_none();
-        if is_free {
-            check_free(array.held, cell)?;
-        }
+        self.afford(array.held, cell)?;
         Ok(array.size)
+    }
+
+    /// Refuses a value that is far larger than its cell, or than what is left for all of them, where the field does not tell
+    /// the size.
+    fn afford(&self, held: usize, cell: usize) -> Result<()> {
+        let most = match self.most {
+            usize::MAX => usize::MAX,
+            left => left.min(FREE_SIZE.max(FREE_RATIO.saturating_mul(cell))),
+        };
+        if held <= most {
+            return Ok(());
+        }
+        Err(Error::corrupt(format!(
+            "a value of {held} bytes, compressed to {cell}: expected at most {most} where the field does not tell"
+        )))
     }
 
     fn check(&self, dtype: DType, shape: &[usize]) -> Result<()> {
@@ -155,7 +182,14 @@ pub fn raw_array(cell: &[u8], codec: &Codec) -> Result<RawArray> {
         Codec::CompressedNdarray => {
             let array = npz::array(cell, |head| {
                 let array = npy.announced(head)?;
-                check_free(array.held, cell.len()).map(|()| array.size)
+                let most = FREE_SIZE.max(FREE_RATIO.saturating_mul(cell.len()));
+                match array.held > most {
+                    true => Err(Error::corrupt(format!(
+                        "an array of {} bytes: expected at most {most}",
+                        array.held
+                    ))),
+                    false => Ok(array.size),
+                }
             })?;
             npy.raw(&array)
         }
@@ -163,14 +197,13 @@ pub fn raw_array(cell: &[u8], codec: &Codec) -> Result<RawArray> {
     }
 }
 
-/// Refuses an array that is far larger than its cell.
-fn check_free(held: usize, cell: usize) -> Result<()> {
-    if held > FREE_SIZE && held / FREE_RATIO > cell {
-        return Err(Error::corrupt(format!(
-            "an array of {held} bytes, compressed to {cell}: expected at most {FREE_SIZE} where the field does not tell"
-        )));
+/// The codec of a cell. An image is what it begins as, whatever the field says: OpenCV looks no further.
+fn codec_of(field: &Field, cell: &[u8]) -> Option<Codec> {
+    match &field.codec {
+        Some(Codec::Png) if cell.starts_with(JPEG_START) => Some(Codec::Jpeg { quality: JPEG_QUALITY }),
+        Some(Codec::Jpeg { .. }) if cell.starts_with(PNG_START) => Some(Codec::Png),
+        own => own.clone(),
     }
-    Ok(())
 }
 
 /// The canonical column of a field from its stored one. An error names the row, counted in the column.
@@ -181,9 +214,14 @@ pub fn decode_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
         return spark::vectors(vectors, field).map_err(|error| error.at("column", &field.name));
     }
     let cells = column.as_binary_opt::<i32>().ok_or_else(stored)?;
+    let is_told = field.shape.as_fixed().is_some() && field.dtype.item_size().is_some();
     let mut decoder = Decoder {
         field,
         npy: npy::Reader::default(),
+        most: match is_told {
+            true => usize::MAX,
+            false => FREE_SIZE.max(FREE_RATIO.saturating_mul(cells.value_data().len())),
+        },
     };
     let size = field.dtype.item_size().zip(field.shape.element_count());
     let size = size.and_then(|(item, count)| item.checked_mul(count));
@@ -222,16 +260,6 @@ fn decode_dense(decoder: &mut Decoder<'_>, cells: &BinaryArray, size: usize) -> 
     Ok(Arc::new(list.map_err(|error| {
         Error::internal("cells do not make a column").with_source(error)
     })?))
-}
-
-/// Makes room for so many bytes more; `None` if there is none. Arrow's buffer itself would end the process.
-fn reserve(bytes: &mut MutableBuffer, more: usize) -> Option<()> {
-    let total = bytes.len().checked_add(more)?;
-    if total > bytes.capacity() {
-        Vec::<u8>::new().try_reserve_exact(total).ok()?;
-        bytes.reserve(more);
-    }
-    Some(())
 }
 
 fn decode_values(decoder: &mut Decoder<'_>, cells: &BinaryArray) -> Result<ArrayRef> {

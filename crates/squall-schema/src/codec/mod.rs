@@ -21,6 +21,7 @@ pub(crate) use npy::scalar as npy_scalar;
 use std::fmt;
 use std::str::FromStr;
 
+use arrow_buffer::MutableBuffer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{DType, Result, Tensor};
@@ -94,6 +95,16 @@ impl<'de> Deserialize<'de> for Codec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
+}
+
+/// Makes room for so many bytes more; `None` if there is none. Arrow's buffer itself would end the process.
+fn reserve(bytes: &mut MutableBuffer, more: usize) -> Option<()> {
+    let total = bytes.len().checked_add(more)?;
+    if total > bytes.capacity() {
+        Vec::<u8>::new().try_reserve_exact(total).ok()?;
+        bytes.reserve(more);
+    }
+    Some(())
 }
 
 /// A tensor of a dtype, in C order, from elements in the order and byte order of a file.

@@ -39,7 +39,8 @@ pub(super) fn array(cell: &[u8], announced: impl FnOnce(&[u8]) -> Result<usize>)
         return Err(wrong(size));
     }
     let mut bytes = head;
-    bytes.reserve_exact(size.saturating_sub(bytes.len()));
+    let reserved = bytes.try_reserve_exact(size.saturating_sub(bytes.len()));
+    reserved.map_err(|_| Error::unsupported(format!("an npz array of {size} bytes: more than there is memory")))?;
     // One more, to see that the archive ends there.
     let bytes = read(&mut source, size + 1, bytes)?;
     if bytes.len() != size {

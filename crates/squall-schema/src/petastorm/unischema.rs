@@ -107,6 +107,29 @@ impl UnischemaField {
     }
 }
 
+impl UnischemaField {
+    /// The field where no file has its column: all null.
+    pub fn missing(&self) -> Result<Field> {
+        let stored = match (&self.codec, &self.dtype) {
+            (Some(_), _) => DType::Bytes,
+            (None, NumpyType::Plain(dtype)) => *dtype,
+            (None, _) => self
+                .decimal
+                .map_or(DType::Date, |(precision, scale)| DType::Decimal(precision, scale)),
+        };
+        let shape = if self.codec.is_some() {
+            Shape::scalar()
+        } else {
+            self.shape.clone()
+        };
+        let field = self.field(&Field::new(&self.name, stored, shape))?;
+        match field.nullable {
+            true => Ok(field),
+            false => Err(Error::corrupt("no file has it, and it is declared without nulls").at("column", &self.name)),
+        }
+    }
+}
+
 impl Unischema {
     /// Reads the pickled object.
     pub fn from_pickle(bytes: &[u8]) -> Result<Self> {

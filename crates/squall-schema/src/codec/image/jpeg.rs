@@ -24,15 +24,16 @@ use turbo as library;
 
 use arrow_buffer::MutableBuffer;
 
-use super::Size;
+use super::{Accept, Size, make_room};
 use crate::{DType, Error, Result, Tensor};
 
 /// The longest side of a jpeg image: libjpeg's own limit, a little below that of the format.
 const MAX_SIDE: usize = 65_500;
 
-/// Appends the pixels of a jpeg image, which are `uint8`; gives their shape, `[height, width]` or `[height, width, 3]`.
-pub(in crate::codec) fn jpeg(cell: &[u8], out: &mut MutableBuffer) -> Result<Vec<usize>> {
-    decode(cell, out, library::decode)
+/// Appends the pixels of a jpeg image that `accept` accepts, which are `uint8`; gives their shape, `[height, width]` or
+/// `[height, width, 3]`.
+pub(in crate::codec) fn jpeg(cell: &[u8], out: &mut MutableBuffer, accept: Accept<'_>) -> Result<Vec<usize>> {
+    decode(cell, out, accept, library::decode)
 }
 
 /// A `uint8` tensor, `[height, width]` or `[height, width, 3]`, as a baseline jpeg image with halved chroma in both
@@ -42,25 +43,26 @@ pub(in crate::codec) fn encode_jpeg(tensor: &Tensor, quality: u8) -> Result<Vec<
 }
 
 /// A jpeg image as a tensor of its own.
-pub(in crate::codec) fn jpeg_tensor(cell: &[u8]) -> Result<Tensor> {
-    tensor(cell, library::decode)
+pub(in crate::codec) fn jpeg_tensor(cell: &[u8], accept: Accept<'_>) -> Result<Tensor> {
+    tensor(cell, accept, library::decode)
 }
 
-fn tensor(cell: &[u8], library: Decode) -> Result<Tensor> {
+fn tensor(cell: &[u8], accept: Accept<'_>, library: Decode) -> Result<Tensor> {
     let mut pixels = MutableBuffer::new(0);
-    let shape = decode(cell, &mut pixels, library)?;
+    let shape = decode(cell, &mut pixels, accept, library)?;
     Tensor::new(DType::UInt8, shape, pixels.into())
 }
 
 /// A decoder: a cell, its frame, and where its pixels go.
 type Decode = fn(&[u8], &Frame, &mut [u8]) -> Result<()>;
 
-fn decode(cell: &[u8], out: &mut MutableBuffer, library: Decode) -> Result<Vec<usize>> {
+fn decode(cell: &[u8], out: &mut MutableBuffer, accept: Accept<'_>, library: Decode) -> Result<Vec<usize>> {
     let frame = Frame::read(cell)?;
     let shape = frame.size.shape();
     let start = out.len();
-    // The frame's walk has bounded its size.
-    out.resize(start + shape.iter().product::<usize>(), 0);
+    accept(DType::UInt8, &shape)?;
+    // The frame's walk has bounded the product.
+    make_room(out, shape.iter().product())?;
     library(cell, &frame, &mut out.as_slice_mut()[start..])?;
     Ok(shape)
 }

@@ -10,10 +10,29 @@ mod png;
 pub(super) use jpeg::{encode_jpeg, jpeg, jpeg_tensor};
 pub(super) use png::{encode_png, png, png_tensor};
 
+use arrow_buffer::MutableBuffer;
+
 use crate::{DType, Error, Result, Tensor};
 
 /// Most pixels of an image: 16,384 in each direction.
 const MAX_PIXELS: usize = 1 << 28;
+
+/// Whether pixels of this dtype and shape are wanted: asked before they are decoded.
+pub(super) type Accept<'a> = &'a dyn Fn(DType, &[usize]) -> Result<()>;
+
+/// Accepts every image.
+#[cfg(test)]
+fn accept_any(_: DType, _: &[usize]) -> Result<()> {
+    Ok(())
+}
+
+/// Zeros behind what is there, for a decoder to write to.
+fn make_room(out: &mut MutableBuffer, size: usize) -> Result<()> {
+    let none = || Error::unsupported(format!("an image of {size} bytes: more than there is memory"));
+    super::reserve(out, size).ok_or_else(none)?;
+    out.resize(out.len() + size, 0);
+    Ok(())
+}
 
 /// Height, width, and 1 or 3 channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

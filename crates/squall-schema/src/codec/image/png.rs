@@ -5,7 +5,7 @@ use std::io::Cursor;
 use arrow_buffer::MutableBuffer;
 use png::{BitDepth, ColorType, Compression, Decoder, DecodingError, Encoder, EncodingError, Limits, Transformations};
 
-use super::{Size, check_pixels};
+use super::{Accept, Size, check_pixels, make_room};
 use crate::{DType, Error, Result, Tensor};
 
 /// What the decoder may allocate beside the pixels.
@@ -14,9 +14,9 @@ const MEMORY: usize = 16 << 20;
 /// Deflate makes at most about a thousand bytes of one: an image of more bytes than its data can hold is a bomb.
 const MAX_INFLATION: usize = 1100;
 
-/// Appends the pixels of a png image; gives their dtype, `uint8` or `uint16`, and their shape, `[height, width]` or
-/// `[height, width, 3]`.
-pub(in crate::codec) fn png(cell: &[u8], out: &mut MutableBuffer) -> Result<(DType, Vec<usize>)> {
+/// Appends the pixels of a png image that `accept` accepts; gives their dtype, `uint8` or `uint16`, and their shape,
+/// `[height, width]` or `[height, width, 3]`.
+pub(in crate::codec) fn png(cell: &[u8], out: &mut MutableBuffer, accept: Accept<'_>) -> Result<(DType, Vec<usize>)> {
     let damaged = |error: DecodingError| Error::corrupt("cannot decode the png image").with_source(error);
     let mut decoder = Decoder::new_with_limits(Cursor::new(cell), Limits { bytes: MEMORY });
     // Palettes and fewer than 8 bits become bytes, as in OpenCV.
@@ -49,16 +49,23 @@ pub(in crate::codec) fn png(cell: &[u8], out: &mut MutableBuffer) -> Result<(DTy
             cell.len()
         )));
     }
-    let start = out.len();
-    out.resize(start + size, 0);
-    let pixels = &mut out.as_slice_mut()[start..];
-    reader.next_frame(pixels).map_err(damaged)?;
-    // An image that lost its end may have lost more.
-    reader.finish().map_err(damaged)?;
     let (dtype, item) = match depth {
         BitDepth::Sixteen => (DType::UInt16, 2),
         _ => (DType::UInt8, 1),
     };
+    let shape = Size {
+        height,
+        width,
+        channels,
+    }
+    .shape();
+    accept(dtype, &shape)?;
+    let start = out.len();
+    make_room(out, size)?;
+    let pixels = &mut out.as_slice_mut()[start..];
+    reader.next_frame(pixels).map_err(damaged)?;
+    // An image that lost its end may have lost more.
+    reader.finish().map_err(damaged)?;
     if shade {
         let n_pixels = pixels.len() / (2 * item);
         for i in 0..n_pixels {
@@ -69,18 +76,13 @@ pub(in crate::codec) fn png(cell: &[u8], out: &mut MutableBuffer) -> Result<(DTy
     if item == 2 {
         turn_bytes(&mut out.as_slice_mut()[start..]);
     }
-    let size = Size {
-        height,
-        width,
-        channels,
-    };
-    Ok((dtype, size.shape()))
+    Ok((dtype, shape))
 }
 
 /// A png image as a tensor of its own.
-pub(in crate::codec) fn png_tensor(cell: &[u8]) -> Result<Tensor> {
+pub(in crate::codec) fn png_tensor(cell: &[u8], accept: Accept<'_>) -> Result<Tensor> {
     let mut pixels = MutableBuffer::new(0);
-    let (dtype, shape) = png(cell, &mut pixels)?;
+    let (dtype, shape) = png(cell, &mut pixels, accept)?;
     Tensor::new(dtype, shape, pixels.into())
 }
 

@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::super::png_tensor;
+use super::super::{accept_any, png_tensor};
 use super::*;
 
 /// A file of `tests/images`, made by `generate.py` there.
@@ -21,7 +21,7 @@ fn images() -> Vec<(String, Vec<u8>, Tensor)> {
         fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/images/{name}.pixels.png")))
     };
     names
-        .filter_map(|name| Some((name, png_tensor(&pixels(name).ok()?).expect(name))))
+        .filter_map(|name| Some((name, png_tensor(&pixels(name).ok()?, &accept_any).expect(name))))
         .map(|(name, pixels)| (name.to_owned(), fixture(&format!("{name}.jpeg")), pixels))
         .filter(|(name, ..)| name != "cmyk")
         .collect()
@@ -43,11 +43,11 @@ fn rust_alone_decodes_within_four_levels_of_opencv() {
     let mut seen = 0;
     for (name, cell, pixels) in images() {
         if name == "rgb-adobe" {
-            let error = tensor(&cell, pure::decode).expect_err(&name).to_string();
+            let error = tensor(&cell, &accept_any, pure::decode).expect_err(&name).to_string();
             assert!(error.contains("the feature jpeg-turbo decodes it"), "{error}");
             continue;
         }
-        let decoded = tensor(&cell, pure::decode).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let decoded = tensor(&cell, &accept_any, pure::decode).unwrap_or_else(|error| panic!("{name}: {error}"));
         let (most, mean) = difference(&decoded, &pixels);
         let (most_allowed, mean_allowed) = match pixels.shape().len() {
             2 => (1, 0.02),
@@ -66,11 +66,11 @@ fn rust_alone_decodes_within_four_levels_of_opencv() {
 #[test]
 fn rust_alone_encodes_within_four_levels_of_opencv() {
     for name in ["colour", "grey"] {
-        let image = png_tensor(&fixture(&format!("{name}.png"))).expect("a picture");
+        let image = png_tensor(&fixture(&format!("{name}.png")), &accept_any).expect("a picture");
         for quality in [30, 80, 95, 100] {
             let ours = encode(&image, quality, pure::encode).expect("a jpeg image");
             let theirs = fixture(&format!("{name}-q{quality}.jpeg"));
-            let [ours, theirs] = [ours, theirs].map(|cell| tensor(&cell, pure::decode).expect("an image"));
+            let [ours, theirs] = [ours, theirs].map(|cell| tensor(&cell, &accept_any, pure::decode).expect("an image"));
             let (most, mean) = difference(&ours, &theirs);
             assert!(most <= 4 && mean <= 0.25, "{name} {quality}: most {most}, mean {mean}");
         }
@@ -90,7 +90,7 @@ fn a_claim_is_compared_with_the_bytes() {
         for at in [frame + 5, frame + 7] {
             claim[at..at + 2].copy_from_slice(&side.to_be_bytes());
         }
-        let error = jpeg_tensor(&claim).expect_err("a claim").to_string();
+        let error = jpeg_tensor(&claim, &accept_any).expect_err("a claim").to_string();
         assert!(error.contains(&format!("{side}x{side} pixels")), "{error}");
     }
 }
@@ -104,7 +104,7 @@ fn a_scan_costs_time_and_is_counted() {
         .expect("a scan");
     let (head, last) = (&cell[..scan], &cell[scan..cell.len() - 2]);
     let many = [head, &last.repeat(101), &[0xff, 0xd9]].concat();
-    let error = jpeg_tensor(&many).expect_err("101 scans more").to_string();
+    let error = jpeg_tensor(&many, &accept_any).expect_err("101 scans more").to_string();
     assert!(error.contains("scans"), "{error}");
 }
 
@@ -118,7 +118,7 @@ mod side_by_side {
     fn libjpeg_encodes_to_the_bytes_of_opencv() {
         let expected: serde_json::Value = serde_json::from_slice(&fixture("expected.json")).expect("JSON");
         for name in ["colour", "grey", "odd"] {
-            let image = png_tensor(&fixture(&format!("{name}.png"))).expect("a picture");
+            let image = png_tensor(&fixture(&format!("{name}.png")), &accept_any).expect("a picture");
             for quality in 1..=100 {
                 let cell = encode(&image, quality, turbo::encode).expect("a jpeg image");
                 let digest: String = Sha256::digest(&cell)[..8]
@@ -141,7 +141,10 @@ mod side_by_side {
             for at in 0..cell.len() {
                 let mut turned = cell.clone();
                 turned[at] ^= 1 << (at % 8);
-                match (tensor(&turned, pure::decode), tensor(&turned, turbo::decode)) {
+                match (
+                    tensor(&turned, &accept_any, pure::decode),
+                    tensor(&turned, &accept_any, turbo::decode),
+                ) {
                     (Ok(ours), Ok(theirs)) => {
                         assert_eq!(ours.shape(), theirs.shape(), "{name}, byte {at}");
                         alike += 1;
