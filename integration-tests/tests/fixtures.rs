@@ -177,6 +177,11 @@ fn a_stale_row_group_map_is_noted_and_no_row_is_lost() {
         20
     );
     assert_eq!(notes.len(), 2, "{notes:?}");
+    let reader = make_reader(directory.path().display().to_string())
+        .build()
+        .expect("a reader");
+    let stale = reader.dataset().row_group_indexes().expect_err("a stale index");
+    assert!(stale.to_string().contains("the row-group indexes are stale"), "{stale}");
     assert!(
         notes[0].ends_with("it lacks partition_key=p_0/part-99999-new.parquet"),
         "{notes:?}"
@@ -201,29 +206,26 @@ fn a_stale_summary_loses_no_row() {
         .map(|file| file.expect("a file").path())
         .collect();
     std::fs::copy(&files[0], p0.join("part-99999-new.parquet")).expect("a copy");
-    let (ids, _) = ids_and_notes(directory.path());
+    let (ids, notes) = ids_and_notes(directory.path());
     assert!(ids.len() > all.len());
-    // A file that was written anew, and is shorter than the summary says.
+    assert_eq!(notes, ["_metadata is stale: it lacks p=p0/part-99999-new.parquet"]);
+    // A file that was written anew since.
     let p1 = directory.path().join("p=p1");
-    let other = std::fs::read_dir(&p1)
-        .expect("a directory")
-        .next()
-        .expect("a file")
-        .expect("a file")
-        .path();
-    let sizes = |path: &Path| path.metadata().expect("a file").len();
-    let (small, large) = if sizes(&files[0]) <= sizes(&other) {
-        (&files[0], &other)
-    } else {
-        (&other, &files[0])
-    };
-    std::fs::copy(small, large).expect("a copy");
-    let read = std::panic::catch_unwind(|| {
-        make_reader(directory.path().display().to_string())
+    let mut others = std::fs::read_dir(&p1).expect("a directory");
+    let other = others.next().expect("a file").expect("a file").path();
+    let rows = |path: &Path| {
+        make_reader(path.display().to_string())
             .build()
-            .map(|reader| reader.collect::<Result<Vec<_>, _>>())
-    });
-    assert!(read.is_ok(), "a panic");
+            .expect("a reader")
+            .rows_per_epoch()
+    };
+    let before = ids.len() as u64 - rows(&other);
+    std::fs::copy(&files[0], &other).expect("a copy");
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+    let file = std::fs::File::options().write(true).open(&other).expect("a file");
+    file.set_modified(later).expect("a time");
+    let (ids, _) = ids_and_notes(directory.path());
+    assert_eq!(ids.len() as u64, before + rows(&files[0]));
 
     std::fs::write(directory.path().join("_metadata"), b"PAR1 not a footer PAR1").expect("a file");
     let (ids, notes) = ids_and_notes(directory.path());
