@@ -6,6 +6,8 @@ PETASTORM: what make_reader yields, a JSON line a row. INDEXES: the row-group in
 a value's text, null for a FieldNotNullIndexer, and the ordinals of its row groups. SPARK: what spark.read.parquet yields, scalars only.
 """
 
+import datetime as dt
+import decimal
 import json
 import sys
 import warnings
@@ -17,6 +19,12 @@ from petastorm import make_reader
 from petastorm.etl.rowgroup_indexing import get_row_group_indexes
 
 import digest
+
+
+def plain(value):
+    if isinstance(value, dt.datetime):
+        return value.isoformat(timespec="microseconds")
+    return str(value) if isinstance(value, (dt.date, decimal.Decimal)) else value
 
 
 def main(dataset, rows_path, indexes_path, spark_path=None):
@@ -42,13 +50,15 @@ def main(dataset, rows_path, indexes_path, spark_path=None):
     if spark_path:
         from pyspark.sql import SparkSession
 
-        spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", False).getOrCreate()
+        spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", False)
+        spark = spark.config("spark.sql.session.timeZone", "UTC").getOrCreate()
         spark.sparkContext.setLogLevel("ERROR")
         rows = spark.read.parquet(dataset)
-        scalars = [name for name, kind in rows.dtypes if kind in ("bigint", "int", "smallint", "tinyint", "string", "boolean")]
+        # Cells are binary, and Petastorm's to decode.
+        scalars = [name for name, kind in rows.dtypes if kind != "binary"]
         with open(spark_path, "w") as out:
             for row in sorted(rows.select(scalars).collect(), key=lambda row: row["id"]):
-                print(json.dumps(row.asDict()), file=out)
+                print(json.dumps({name: plain(value) for name, value in row.asDict().items()}), file=out)
         spark.stop()
 
 

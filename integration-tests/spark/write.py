@@ -36,6 +36,14 @@ SCHEMA = T.StructType(
         T.StructField("part", T.IntegerType()),
     ]
 )
+# Timestamps of 96 bits hold them, and 64 bits of nanoseconds do not.
+EXTREMES = [
+    dt.datetime(2, 1, 1),
+    dt.datetime(1500, 2, 28, 1, 2, 3),
+    dt.datetime(1677, 1, 1),
+    dt.datetime(2300, 1, 1, 0, 0, 0, 1),
+    dt.datetime(9999, 12, 31, 23, 59, 59, 999999),
+]
 CITIES = ["Zürich", "a/b=c d%", None, "plain"]
 
 
@@ -53,8 +61,8 @@ def row(i):
         some(bytes([i % 256, 0, 255])),
         some(decimal.Decimal(i) / 100),
         some(decimal.Decimal("1234567890123456789012345.67891") + i),
-        some(dt.date(1969, 12, 30) + dt.timedelta(days=i)),
-        some(dt.datetime(1969, 12, 31, 23, 59, 59, 123456) + dt.timedelta(hours=i)),
+        some(EXTREMES[i // 9 % 5].date() if i % 9 == 0 else dt.date(1969, 12, 30) + dt.timedelta(days=i)),
+        some(EXTREMES[i // 9 % 5] if i % 9 == 0 else dt.datetime(1969, 12, 31, 23, 59, 59, 123456) + dt.timedelta(hours=i)),
         [i + 0.5, -1.0, 0.25],
         some(list(range(i % 4))),
         some([f"w{i}", None, ""]),
@@ -70,7 +78,7 @@ def plain(value):
     if isinstance(value, decimal.Decimal):
         return str(value)
     if isinstance(value, dt.datetime):
-        return value.strftime("%Y-%m-%dT%H:%M:%S.%f") + "Z"
+        return value.isoformat(timespec="microseconds") + "Z"
     if isinstance(value, dt.date):
         return value.isoformat()
     if isinstance(value, list):
@@ -84,7 +92,11 @@ def session():
         .config("spark.ui.enabled", "false")
         .config("spark.sql.session.timeZone", "UTC")
         .config("spark.sql.shuffle.partitions", "2")
-        .config("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
+        # Spark's own choice, said all the same: timestamps of 96 bits, in today's calendar.
+        .config("spark.sql.parquet.outputTimestampType", "INT96")
+        .config("spark.sql.parquet.int96RebaseModeInWrite", "CORRECTED")
+        .config("spark.sql.parquet.datetimeRebaseModeInWrite", "CORRECTED")
+        .config("spark.sql.parquet.datetimeRebaseModeInRead", "CORRECTED")
         .config("spark.hadoop.parquet.block.size", "4096")
         .config("spark.hadoop.parquet.block.size.row.check.min", "10")
         .config("spark.hadoop.parquet.block.size.row.check.max", "10")

@@ -88,6 +88,16 @@ fn what_petastorm_writes_is_read_and_converted_and_read_by_petastorm() {
         expected.values().filter(|row| !row["text"].is_null()).count()
     );
 
+    // Petastorm's own tools may go on with the dataset.
+    run_python(
+        "index.py",
+        &[&place("converted"), Path::new("added"), Path::new("i8")],
+        None,
+    );
+    check_rows(&converted, &expected, LOSSY);
+    let indexes = squall_indexes(&converted);
+    assert_eq!((indexes.len(), indexes["added"].len()), (1, 60));
+
     let spark = std::fs::read_to_string(place("spark")).expect("Spark's rows");
     let spark: Vec<Json> = spark
         .lines()
