@@ -183,6 +183,13 @@ impl<R> ReaderBuilder<R> {
         self
     }
 
+    /// The shape of a column's values where the dataset leaves dimensions open: of the arrays of a table of Spark's, which Parquet
+    /// does not tell to be of one length. They come as dense tensors then; a value of another size is an error.
+    pub fn shape(mut self, column: impl Into<String>, dims: impl Into<Vec<usize>>) -> Self {
+        self.view.shapes.push((column.into(), dims.into()));
+        self
+    }
+
     /// Gives the cells of some fields as they are stored, as `bytes`: of jpeg images for a decoder on the GPU, say. `keep` is
     /// asked about each field that has a codec.
     ///

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use squall_dataset::{Dataset, UnsupportedColumn};
 use squall_schema::codec::Codec;
-use squall_schema::{Error, Field, Result, Schema, name_patterns};
+use squall_schema::{Error, Field, Result, Schema, Shape, name_patterns};
 
 /// The columns that were asked for; all of them by default.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +15,7 @@ pub(crate) struct View {
     pub(crate) patterns: Option<Vec<String>>,
     pub(crate) flatten: bool,
     pub(crate) encoded: Encoded,
+    pub(crate) shapes: Vec<(String, Vec<usize>)>,
 }
 
 type Keep = dyn Fn(&Field) -> bool + Send + Sync;
@@ -53,11 +54,29 @@ impl View {
     /// The columns that are read, in their order.
     pub(crate) fn schema(&self, dataset: &Dataset) -> Result<Schema> {
         let schema = self.select(dataset).map_err(|error| error.at("URL", dataset.url()))?;
+        if let Some((name, _)) = self.shapes.iter().find(|(name, _)| schema.get(name).is_none()) {
+            return Err(schema.unknown(name).at("URL", dataset.url()));
+        }
         let fields = schema.fields().iter().map(|field| match self.encoded.keep(field) {
-            true => field.stored(),
-            false => field.clone(),
+            true => Ok(field.stored()),
+            false => self.shaped(field).map_err(|error| error.at("URL", dataset.url())),
         });
-        Schema::new(fields.collect())
+        Schema::new(fields.collect::<Result<_>>()?)
+    }
+
+    /// The field in the shape that was given for it. A list may take any; an array in a cell has dimensions of its own.
+    fn shaped(&self, field: &Field) -> Result<Field> {
+        let Some((_, dims)) = self.shapes.iter().find(|(name, _)| *name == field.name) else {
+            return Ok(field.clone());
+        };
+        let is_list = field.codec.is_none() && field.shape.0.len() == 1 && field.shape.as_fixed().is_none();
+        if dims.is_empty() || !(is_list || field.shape.accepts(dims)) {
+            return Err(Error::invalid(format!("{field} cannot have the shape {dims:?}")));
+        }
+        Ok(Field {
+            shape: Shape::fixed(dims),
+            ..field.clone()
+        })
     }
 
     fn select(&self, dataset: &Dataset) -> Result<Schema> {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use arrow_array::cast::AsArray;
 use proptest::prelude::*;
 use squall_reader::{Partition, Remainder, Shuffle, make_batch_reader, make_reader};
 use squall_schema::Value;
@@ -155,6 +156,39 @@ fn petastorms_shards_are_whole_row_groups() {
             .build(),
     );
     assert!(error.to_string().contains("found 9 for 10"), "{error}");
+}
+
+/// Parquet does not say that all lists of a column have one length; who knows it says it.
+#[test]
+fn lists_of_a_known_length_are_tensors() {
+    let table = Table::write(&Layout::default());
+    let rows = make_reader(table.url()).shape("x", [3]).build().expect("a reader");
+    assert_eq!(
+        rows.schema().get("x").map(ToString::to_string).as_deref(),
+        Some("x: int8[3]")
+    );
+    for row in rows {
+        let row = row.expect("a row");
+        let first = (row.int("id").expect("an id") % 100) as i8;
+        let x = row.tensor("x").expect("a tensor");
+        assert_eq!(
+            (x.shape(), x.as_slice::<i8>().expect("int8")),
+            (&[3][..], &[first, first + 1, first + 2][..])
+        );
+    }
+    let mut batches = make_batch_reader(table.url())
+        .columns(["x"])
+        .shape("x", [3, 1])
+        .build()
+        .expect("a reader");
+    let batch = batches.next().expect("a batch").expect("rows");
+    assert_eq!(batch.column(0).as_fixed_size_list().value_length(), 3);
+    let mut rows = make_reader(table.url()).shape("x", [4]).build().expect("a reader");
+    let wrong = rows.next().expect("a row").expect_err("lists of 3").to_string();
+    assert!(wrong.contains("a list of 3 elements: expected 4"), "{wrong}");
+    let wrong = |column: &str| error(make_reader(table.url()).shape(column, [2]).build()).to_string();
+    assert!(wrong("id").contains("id: int32 cannot have the shape [2]"));
+    assert!(wrong("nope").contains("no column \"nope\""));
 }
 
 proptest! {

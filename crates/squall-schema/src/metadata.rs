@@ -14,6 +14,9 @@ pub const FILE: &str = "_common_metadata";
 /// The key of the JSON text in that file's Parquet footer.
 pub const KEY: &str = "squall.dataset.v1";
 
+/// Characters of a message of serde's that is passed on.
+const SHOWN: usize = 300;
+
 /// The stored description of a dataset.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DatasetMetadata {
@@ -63,7 +66,10 @@ impl DatasetMetadata {
 
     /// The description in a stored text.
     pub fn from_json(text: &[u8]) -> Result<Self> {
-        serde_json::from_slice(text)
-            .map_err(|e| Error::corrupt(format!("{KEY} is not what Squall writes")).with_source(e))
+        serde_json::from_slice(text).map_err(|error| {
+            // It repeats what it did not expect, of any length.
+            let why: String = error.to_string().chars().take(SHOWN).collect();
+            Error::corrupt(format!("{KEY} is not what Squall writes")).with_source(why)
+        })
     }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use super::shown;
 use super::types::{SparkType, StructField, StructType};
 use crate::{Error, Result};
 
@@ -16,7 +17,8 @@ impl StructType {
         match parse(&json, 0)? {
             SparkType::Struct(row) => Ok(row),
             other => Err(Error::corrupt(format!(
-                "the schema of Spark is a {other}: expected a struct"
+                "the schema of Spark is a {}: expected a struct",
+                shown(&other)
             ))),
         }
     }
@@ -75,7 +77,8 @@ fn parse(json: &Json, depth: usize) -> Result<SparkType> {
         },
         other => {
             return Err(Error::corrupt(format!(
-                "a type of Spark {other:?} with parts: it has none"
+                "a type of Spark {:?} with parts: it has none",
+                shown(&other)
             )));
         }
     })

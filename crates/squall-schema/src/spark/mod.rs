@@ -16,5 +16,11 @@ pub use types::{SparkType, StructField, StructType};
 /// The key of the JSON text in the footers of Spark's Parquet files.
 pub const ROW_METADATA: &str = "org.apache.spark.sql.parquet.row.metadata";
 
+/// What of a text a message repeats.
+fn shown(text: &impl std::fmt::Display) -> String {
+    const MOST: usize = 100;
+    text.to_string().chars().take(MOST).collect()
+}
+
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow_schema::{DataType, Field as ArrowField};
 
+use super::shown;
 use super::types::{SparkType, StructField, StructType};
 use crate::arrow::{DATA, SHAPE, element_to_arrow, field_from_arrow};
 use crate::codec::Codec;
@@ -49,7 +50,7 @@ impl StructType {
     /// vectors of Spark ML.
     pub fn of_schema(schema: &Schema, tensors: TensorLayout) -> Result<Self> {
         let field = |field: &Field| {
-            let own = of_field(field, tensors).map_err(|error| error.at("column", &field.name))?;
+            let own = of_field(field, tensors).map_err(|error| error.at("column", shown(&field.name)))?;
             Ok(StructField::new(&field.name, own, field.nullable))
         };
         Ok(Self {
@@ -59,7 +60,7 @@ impl StructType {
 }
 
 fn to_field(own: &StructField) -> Result<Field> {
-    let at = |error: Error| error.at("column", &own.name);
+    let at = |error: Error| error.at("column", shown(&own.name));
     if own.data_type.is_vector()
         && let SparkType::Udt { sql_type, .. } = &own.data_type
     {
@@ -116,12 +117,13 @@ fn to_arrow(own: &SparkType) -> Result<DataType> {
         }
         SparkType::Struct(row) => {
             let member = |own: &StructField| {
-                let data_type = to_arrow(&own.data_type).map_err(|error| error.at("member", &own.name))?;
+                let data_type = to_arrow(&own.data_type).map_err(|error| error.at("member", shown(&own.name)))?;
                 Ok(ArrowField::new(&own.name, data_type, own.nullable))
             };
             return Ok(DataType::Struct(row.fields.iter().map(member).collect::<Result<_>>()?));
         }
         SparkType::Udt { .. } | SparkType::Other(_) => {
+            let own = shown(own);
             return Err(Error::unsupported(format!("the type {own} of Spark is not known here")));
         }
     };
@@ -160,7 +162,7 @@ fn of_field(field: &Field, tensors: TensorLayout) -> Result<SparkType> {
 
 fn of_arrow(own: &DataType) -> Result<SparkType> {
     let field = |own: &ArrowField| {
-        let data_type = of_arrow(own.data_type()).map_err(|error| error.at("member", own.name()))?;
+        let data_type = of_arrow(own.data_type()).map_err(|error| error.at("member", shown(own.name())))?;
         Ok(StructField::new(own.name(), data_type, own.is_nullable()))
     };
     Ok(match own {
