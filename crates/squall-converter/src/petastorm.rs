@@ -64,6 +64,12 @@ impl Petastorm {
     /// Refuses what cannot be written, before a query runs.
     pub(crate) fn check(&self, schema: &Schema) -> Result<()> {
         unischema_pickle(&self.name, schema)?;
+        let mut lower = BTreeSet::new();
+        if let Some(name) = schema.names().find(|name| !lower.insert(name.to_lowercase())) {
+            return Err(Error::unsupported(format!(
+                "Spark takes the column {name:?} for another that differs in upper and lower case only: rename it in SQL"
+            )));
+        }
         for (i, index) in self.indexes.iter().enumerate() {
             if self.indexes[..i].iter().any(|earlier| earlier.name == index.name) {
                 return Err(Error::invalid(format!(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int32Array, RecordBatch, StructArray};
 use arrow_schema::{DataType, Field};
-use squall_converter::{Compression, Converted, Converter, convert_directory, session};
+use squall_converter::{Compression, Converted, Converter, Petastorm, convert_directory, session};
 use squall_dataset::{Dataset, DatasetUrl, Origin};
 use squall_schema::{DType, Error, ErrorKind, Result};
 use squall_testkit::{Layout, Table, truncate, write_file};
@@ -288,4 +288,37 @@ fn a_query_takes_structs_apart() {
     let converted =
         run(convert_directory(source, Converter::new(Destination::new().url()), sql)).expect("a conversion");
     assert_eq!(converted.schema().names().collect::<Vec<_>>(), ["id", "a"]);
+}
+
+/// Petastorm's readers and Spark have rules for names; they are looked at before a query runs.
+#[test]
+fn names_that_petastorm_cannot_read_are_refused() {
+    let table = Table::write(&Layout::default());
+    let refused = |sql: &str| {
+        let converter = Converter::new(Destination::new().url()).petastorm(Petastorm::new("T"));
+        run(convert_directory(&table.url(), converter, Some(sql)))
+            .expect_err("refused")
+            .to_string()
+    };
+    assert!(refused("SELECT id AS \"class\" FROM source").contains("Python identifier"));
+    assert!(refused("SELECT id, id AS \"ID\" FROM source").contains("upper and lower case"));
+    let converter = Converter::new(Destination::new().url()).petastorm(Petastorm::new("T").index("i", "nope"));
+    let error = run(convert_directory(&table.url(), converter, None))
+        .expect_err("refused")
+        .to_string();
+    assert!(error.contains("no column \"nope\""), "{error}");
+}
+
+/// What a query only renames keeps its codec, shape and dtype.
+#[test]
+fn renamed_columns_keep_what_they_mean() {
+    let table = Table::write(&Layout::default());
+    let first = Destination::new();
+    let converter = Converter::new(first.url()).petastorm(Petastorm::new("T"));
+    run(convert_directory(&table.url(), converter, None)).expect("a conversion");
+    let second = Destination::new();
+    let sql = "SELECT x AS y, id FROM source ORDER BY id LIMIT 7";
+    let renamed = run(convert_directory(&first.url(), Converter::new(second.url()), Some(sql))).expect("a conversion");
+    assert_eq!(renamed.schema().to_string(), "y: int8[3] as npy\nid: int32");
+    assert_eq!(renamed.rows(), 7);
 }

@@ -2,7 +2,7 @@
 //!
 //! Petastorm describes its columns, and what it knows of its row groups, in pickled Python objects. [`pickle`] turns a pickle
 //! into inert data: it knows how objects are put together and builds none. [`unischema`] and [`index`] find the fields and
-//! the indexes in that data. [`write`] makes pickles of constructor calls, in ASCII only.
+//! the indexes in that data. [`mod@write`] makes pickles of constructor calls, in ASCII only.
 
 pub mod pickle;
 
