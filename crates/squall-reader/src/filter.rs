@@ -96,9 +96,12 @@ impl Predicate {
         let schema = schema.project(&columns)?;
         let own = DFSchema::try_from(schema_to_arrow(&schema)?.as_ref().clone()).map_err(wrong)?;
         let context = SimplifyContext::builder().with_schema(Arc::new(own.clone())).build();
-        let coerced = ExprSimplifier::new(context).coerce(logical, &own).map_err(wrong)?;
+        let simplifier = ExprSimplifier::new(context);
+        let coerced = simplifier.coerce(logical, &own).map_err(wrong)?;
+        // Casts go from the column to the constant that it is compared with: times in microseconds need not fit nanoseconds.
+        let simplified = simplifier.simplify(coerced).map_err(wrong)?;
         let physical = create_physical_expr(
-            &coerced,
+            &simplified,
             &own,
             &ExecutionProps::new(),
             &PhysicalPlanningContext::default(),

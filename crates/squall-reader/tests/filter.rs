@@ -1,7 +1,10 @@
 //! Where-clauses.
 
-use squall_reader::make_batch_reader;
-use squall_testkit::{Layout, Table};
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, RecordBatch, TimestampMicrosecondArray};
+use squall_reader::{make_batch_reader, make_reader};
+use squall_testkit::{Layout, Table, write_file};
 
 use crate::{error, ids, sorted};
 
@@ -49,4 +52,20 @@ fn a_where_clause_selects_rows_before_they_are_shared() {
         let error = refused(sql);
         assert!(error.contains(expected) && !error.contains('\n'), "{sql}: {error}");
     }
+}
+
+/// Constants are in nanoseconds, which do not reach the years of a column in microseconds.
+#[test]
+fn times_far_from_now_are_compared() {
+    let directory = tempfile::TempDir::new().expect("a temporary directory");
+    // 2020-01-01, and the last microsecond of 9999.
+    let times = TimestampMicrosecondArray::from(vec![1_577_836_800_000_000, 253_402_300_799_999_999]);
+    let batch = RecordBatch::try_from_iter([("t", Arc::new(times.with_timezone("UTC")) as ArrayRef)]).expect("a batch");
+    write_file(&directory.path().join("times.parquet"), &batch, &Layout::default());
+    let count = |sql: &str| {
+        let reader = make_reader(directory.path().display().to_string()).filter(sql).build();
+        reader.expect("a reader").filter(|row| row.is_ok()).count()
+    };
+    assert_eq!(count("t > timestamp '2100-01-01'"), 1);
+    assert_eq!(count("t < timestamp '2100-01-01' OR t IS NULL"), 1);
 }
