@@ -76,7 +76,7 @@ pub async fn load(store: &Store, path: &Path, size: u64, page_index: bool) -> Re
 }
 
 /// The Arrow columns of a file, as its footer describes them. Timestamps of 96 bits are instants, as Spark and Hive mean
-/// them, in microseconds: nanoseconds reach from the year 1677 to 2262 only.
+/// them, in microseconds: nanoseconds reach from the year 1677 to 2262 only. Dictionaries are what they hold.
 pub fn arrow_schema(metadata: &ParquetMetaData) -> Result<ArrowSchema> {
     let schema = described_schema(metadata)?;
     let mut leaves = metadata.file_metadata().schema_descr().columns().iter();
@@ -93,6 +93,11 @@ fn with_instants(column: &ArrowField, leaves: &mut Iter<'_, ColumnDescPtr>) -> A
         DataType::Map(entries, sorted) => DataType::Map(with_instants(entries, leaves), *sorted),
         DataType::Struct(members) => {
             DataType::Struct(members.iter().map(|member| with_instants(member, leaves)).collect())
+        }
+        // Which values were dictionaries in the writer's memory matters to nobody.
+        DataType::Dictionary(_, value) => {
+            leaves.next();
+            value.as_ref().clone()
         }
         leaf => match leaves.next() {
             Some(stored) if stored.physical_type() == Type::INT96 => {

@@ -114,6 +114,8 @@ fn merge_types(a: &DataType, b: &DataType) -> Option<DataType> {
             let entries = a.as_ref().clone().with_data_type(entry);
             Some(DataType::Map(Arc::new(entries), *sorted && *also_sorted))
         }
+        // Of pandas and pyarrow, where a file has nothing but nulls.
+        (DataType::Null, other) | (other, DataType::Null) => Some(other.clone()),
         (a, b) => Some(element_to_arrow(wider(scalar(a)?, scalar(b)?)?)),
     }
 }

@@ -1,12 +1,15 @@
 //! Which rows come, in which order, to which rank.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
+use arrow_array::types::Int32Type;
+use arrow_array::{ArrayRef, DictionaryArray, Int32Array, NullArray, RecordBatch};
 use proptest::prelude::*;
 use squall_reader::{Partition, Remainder, Shuffle, make_batch_reader, make_reader};
 use squall_schema::Value;
-use squall_testkit::{Layout, Table};
+use squall_testkit::{Layout, Table, write_file};
 
 use crate::{batches, error, ids, sorted};
 
@@ -189,6 +192,56 @@ fn lists_of_a_known_length_are_tensors() {
     let wrong = |column: &str| error(make_reader(table.url()).shape(column, [2]).build()).to_string();
     assert!(wrong("id").contains("id: int32 cannot have the shape [2]"));
     assert!(wrong("nope").contains("no column \"nope\""));
+}
+
+/// pandas and pyarrow write columns of nothing but nulls, and dictionaries of text.
+#[test]
+fn columns_of_nulls_and_dictionaries() {
+    let directory = tempfile::TempDir::new().expect("a temporary directory");
+    let write = |name: &str, columns: [(&str, ArrayRef); 3]| {
+        let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)));
+        write_file(
+            &directory.path().join(name),
+            &batch.expect("a batch"),
+            &Layout::default(),
+        );
+    };
+    let words: DictionaryArray<Int32Type> = ["a", "b", "a"].into_iter().collect();
+    let (nulls, numbers): (ArrayRef, ArrayRef) =
+        (Arc::new(NullArray::new(3)), Arc::new(Int32Array::from(vec![1, 2, 3])));
+    write(
+        "0.parquet",
+        [
+            ("word", Arc::new(words.clone())),
+            ("x", nulls.clone()),
+            ("none", nulls.clone()),
+        ],
+    );
+    write(
+        "1.parquet",
+        [("word", Arc::new(words)), ("x", numbers), ("none", nulls)],
+    );
+    let reader = make_reader(directory.path().display().to_string())
+        .shuffle(Shuffle::None)
+        .build();
+    let reader = reader.expect("a reader");
+    assert_eq!(
+        reader.schema().to_string(),
+        "word: str nullable\nx: int32 nullable\nnone: nested (Null) nullable"
+    );
+    let rows = reader.map(|row| row.expect("a row")).map(|row| {
+        assert_eq!(row["none"], Value::Null);
+        (row["word"].as_str().unwrap_or_default().to_owned(), row["x"].as_i64())
+    });
+    let expected = [
+        ("a", None),
+        ("b", None),
+        ("a", None),
+        ("a", Some(1)),
+        ("b", Some(2)),
+        ("a", Some(3)),
+    ];
+    assert_eq!(rows.collect::<Vec<_>>(), expected.map(|(word, x)| (word.to_owned(), x)));
 }
 
 proptest! {

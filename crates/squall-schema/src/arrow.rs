@@ -64,6 +64,8 @@ fn is_nested(data_type: &DataType) -> bool {
     match data_type {
         DataType::List(item) | DataType::FixedSizeList(item, _) | DataType::Map(item, _) => is_nested(item.data_type()),
         DataType::Struct(columns) => columns.iter().all(|column| is_nested(column.data_type())),
+        // Nothing but nulls.
+        DataType::Null => true,
         scalar => scalar_from_arrow(scalar).is_some_and(|dtype| element_to_arrow(dtype) == *scalar),
     }
 }

@@ -72,6 +72,8 @@ fn nested_at(column: &dyn Array, row: usize) -> Result<Value> {
         Ok(Value::List(items.collect::<Result<_>>()?))
     };
     match column.data_type() {
+        // It has no validity mask.
+        DataType::Null => Ok(Value::Null),
         DataType::List(_) => list(column.as_list::<i32>().value(row)),
         DataType::FixedSizeList(..) => list(column.as_fixed_size_list().value(row)),
         DataType::Map(..) => list(Arc::new(column.as_map().value(row))),
