@@ -118,8 +118,8 @@ impl<R> ReaderBuilder<R> {
         self
     }
 
-    /// Rank and world size from `RANK` and `WORLD_SIZE`, as torchrun sets them; rank 0 of 1 where neither is set. A rank
-    /// that is given too must be the same.
+    /// Rank and world size from the environment that a launcher sets: torchrun, Horovod, Open MPI, MPICH, srun of SLURM, the first
+    /// of them in this order; rank 0 of 1 where there is none. A rank that is given too must be the same.
     pub fn rank_from_env(mut self) -> Self {
         self.rank_from_env = true;
         self
