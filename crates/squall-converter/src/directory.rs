@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use datafusion::catalog::TableProvider;
 use datafusion::common::Column;
 use datafusion::execution::context::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -46,6 +47,8 @@ pub async fn convert_directory(source: &str, converter: Converter, sql: Option<&
     let session = session();
     let dataset = table.dataset();
     let (fields, unsupported) = (dataset.schema().fields().to_vec(), dataset.unsupported().to_vec());
+    // A field that Petastorm declares and no file has is no column of the table.
+    let columns = table.schema();
     session.register_table("source", Arc::new(table)).map_err(query_error)?;
     // A query and nothing else: COPY and CREATE EXTERNAL TABLE would touch files that nobody named.
     let query = SQLOptions::new()
@@ -56,6 +59,7 @@ pub async fn convert_directory(source: &str, converter: Converter, sql: Option<&
         // In the order that readers see, and not that of the files.
         let names = fields.iter().map(|field| field.name.as_str());
         let names = names.chain(unsupported.iter().map(|column| column.name.as_str()));
+        let names = names.filter(|name| columns.column_with_name(name).is_some());
         let names = names.map(|name| format!("\"{}\"", name.replace('"', "\"\"")));
         format!("SELECT {} FROM source", names.collect::<Vec<_>>().join(", "))
     };
