@@ -37,6 +37,15 @@ struct Attack {
     says: &'static str,
 }
 
+fn attack(read: fn(&[u8]) -> Result<()>, name: &'static str, says: &'static str, input: fn() -> Vec<u8>) -> Attack {
+    Attack {
+        name,
+        input,
+        read,
+        says,
+    }
+}
+
 fn attacks() -> Vec<Attack> {
     let all = [
         pickles::attacks(),

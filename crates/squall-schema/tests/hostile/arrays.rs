@@ -7,7 +7,7 @@ use flate2::{Compress, Compression, FlushCompress};
 use squall_schema::codec::{Codec, decode_column};
 use squall_schema::{DType, Field, Result, Shape};
 
-use super::{Attack, decode};
+use super::{Attack, attack, decode};
 
 const GIB: usize = 1 << 30;
 
@@ -53,12 +53,6 @@ fn zipped_words(cell: &[u8]) -> Result<()> {
 }
 
 pub(super) fn attacks() -> Vec<Attack> {
-    let attack = |read: fn(&[u8]) -> Result<()>, name, says, input| Attack {
-        name,
-        input,
-        read,
-        says,
-    };
     let cut = "should have more bytes";
     let not_sizes = "a shape that is not one of sizes";
     let no_array = "not an npz archive with an array \"arr\"";

@@ -5,7 +5,7 @@ use squall_schema::codec::Codec;
 use squall_schema::{DType, Field, Result, Shape};
 
 use super::arrays::deflated;
-use super::{Attack, decode};
+use super::{Attack, attack, decode};
 
 const MIB: usize = 1 << 20;
 
@@ -24,12 +24,6 @@ fn read(codec: Codec, cell: &[u8]) -> Result<()> {
 }
 
 pub(super) fn attacks() -> Vec<Attack> {
-    let attack = |read: fn(&[u8]) -> Result<()>, name, says, input| Attack {
-        name,
-        input,
-        read,
-        says,
-    };
     let damaged = "cannot decode the png image";
     vec![
         attack(png, "png of 60,000 x 60,000", "60000x60000 pixels", || {

@@ -4,7 +4,7 @@ use squall_schema::Result;
 use squall_schema::footer::{key_values, key_values_of_file};
 use squall_schema::metadata::DatasetMetadata;
 
-use super::Attack;
+use super::{Attack, attack};
 
 /// Levels of nesting, and other numbers that a parser that recurses or counts in vain cannot bear.
 const MANY: usize = 1_000_000;
@@ -22,24 +22,9 @@ fn file(file: &[u8]) -> Result<()> {
 }
 
 pub(super) fn attacks() -> Vec<Attack> {
-    let json = |name, says, input| Attack {
-        name,
-        input,
-        read: json,
-        says,
-    };
-    let thrift = |name, says, input| Attack {
-        name,
-        input,
-        read: thrift,
-        says,
-    };
-    let file = |name, says, input| Attack {
-        name,
-        input,
-        read: file,
-        says,
-    };
+    let json = |name, says, input| attack(json, name, says, input);
+    let thrift = |name, says, input| attack(thrift, name, says, input);
+    let file = |name, says, input| attack(file, name, says, input);
     vec![
         json("json deep lists", "invalid type: sequence", || vec![b'['; MANY]),
         json("json deep objects", "invalid type: map", || {

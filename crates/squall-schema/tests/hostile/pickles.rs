@@ -3,7 +3,7 @@
 use squall_schema::petastorm::unischema::Unischema;
 use squall_schema::{DType, Field, Result};
 
-use super::Attack;
+use super::{Attack, attack};
 
 /// More of anything than a pickle may have.
 const MANY: usize = 10_000_000;
@@ -14,16 +14,8 @@ fn read(pickle: &[u8]) -> Result<()> {
     fields.iter().try_for_each(|field| field.field(&cells).map(|_| ()))
 }
 
-fn attack(name: &'static str, says: &'static str, input: fn() -> Vec<u8>) -> Attack {
-    Attack {
-        name,
-        input,
-        read,
-        says,
-    }
-}
-
 pub(super) fn attacks() -> Vec<Attack> {
+    let attack = |name, says, input| attack(read, name, says, input);
     vec![
         attack("pickle reduce", "found posix.system", || {
             b"cposix\nsystem\n(S'touch owned'\ntR.".to_vec()
