@@ -3,7 +3,7 @@
 //! In: the footers of all files, merged by `merge`; a Unischema, where there is one. Out: the fields that a reader may read, and
 //! the columns that it cannot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow_schema::{Field as ArrowField, Fields};
@@ -68,11 +68,9 @@ pub(crate) struct FileFields {
 pub(crate) fn file_fields(listed: &[ObjectMeta], footers: &[Footer], partitions: &[Field]) -> Result<FileFields> {
     let columns = |(file, footer): (&ObjectMeta, &Footer)| {
         let schema = footer::arrow_schema(&footer.metadata).map_err(|error| error.at("file", &file.location))?;
-        for (i, column) in schema.fields().iter().enumerate() {
-            if schema.fields()[..i]
-                .iter()
-                .any(|earlier| earlier.name() == column.name())
-            {
+        let mut names = HashSet::with_capacity(schema.fields().len());
+        for column in schema.fields() {
+            if !names.insert(column.name()) {
                 let twice = format!("the file has two columns {:?}", column.name());
                 return Err(Error::unsupported(twice).at("file", &file.location));
             }

@@ -198,11 +198,11 @@ pub fn raw_array(cell: &[u8], codec: &Codec) -> Result<RawArray> {
 }
 
 /// The codec of a cell. An image is what it begins as, whatever the field says: OpenCV looks no further.
-fn codec_of(field: &Field, cell: &[u8]) -> Option<Codec> {
+fn codec_of<'a>(field: &'a Field, cell: &[u8]) -> Option<&'a Codec> {
     match &field.codec {
-        Some(Codec::Png) if cell.starts_with(JPEG_START) => Some(Codec::Jpeg { quality: JPEG_QUALITY }),
-        Some(Codec::Jpeg { .. }) if cell.starts_with(PNG_START) => Some(Codec::Png),
-        own => own.clone(),
+        Some(Codec::Png) if cell.starts_with(JPEG_START) => Some(&Codec::Jpeg { quality: JPEG_QUALITY }),
+        Some(Codec::Jpeg { .. }) if cell.starts_with(PNG_START) => Some(&Codec::Png),
+        own => own.as_ref(),
     }
 }
 

@@ -56,19 +56,11 @@ impl Reader {
     /// The array: a tensor of numbers, or nested lists of text, bytes or times.
     pub(in crate::codec) fn read(&mut self, cell: &[u8]) -> Result<Value> {
         let (header, data) = self.parts(cell)?;
-        let size = header.element.size().unwrap_or(0);
-        let mut bytes = if header.fortran_order {
-            c_order(data, size, &header.shape)
-        } else {
-            data.to_vec()
-        };
         if let Element::Number { dtype, .. } = header.element {
-            let (part, is_swapped) = header.element.part();
-            if is_swapped {
-                bytes.chunks_exact_mut(part).for_each(<[u8]>::reverse);
-            }
+            let bytes = header.little_endian(data);
             return Ok(Value::Tensor(crate::codec::tensor(dtype, header.shape.clone(), bytes)?));
         }
+        let size = header.element.size().unwrap_or(0);
         let count: usize = header.shape.iter().product();
         if size == 0 && count > MAX_EMPTY {
             return Err(Error::corrupt(format!(
@@ -90,6 +82,7 @@ impl Reader {
                 header.shape
             )));
         }
+        let bytes = header.c_order(data);
         let item = |i: usize| text_or_time(&bytes[i * size..(i + 1) * size], header.element);
         let items = (0..count).map(item).collect::<Result<Vec<_>>>()?;
         Ok(Value::nested(items, &header.shape))
@@ -98,19 +91,10 @@ impl Reader {
     /// The array as numpy holds it: see [`RawArray`](crate::codec::RawArray).
     pub(in crate::codec) fn raw(&mut self, cell: &[u8]) -> Result<RawArray> {
         let (header, data) = self.parts(cell)?;
-        let mut bytes = if header.fortran_order {
-            c_order(data, header.element.size().unwrap_or(0), &header.shape)
-        } else {
-            data.to_vec()
-        };
-        let (part, is_swapped) = header.element.part();
-        if is_swapped {
-            bytes.chunks_exact_mut(part).for_each(<[u8]>::reverse);
-        }
         Ok(RawArray {
             descr: header.element.descr(),
             shape: header.shape.clone(),
-            bytes,
+            bytes: header.little_endian(data),
         })
     }
 
@@ -186,6 +170,24 @@ impl Header {
             .zip(self.element.size())
             .and_then(|(count, size)| count.checked_mul(size));
         (count, size)
+    }
+
+    /// The elements in C order, in the order of bytes that they are stored in.
+    fn c_order(&self, data: &[u8]) -> Vec<u8> {
+        match self.fortran_order {
+            true => c_order(data, self.element.size().unwrap_or(0), &self.shape),
+            false => data.to_vec(),
+        }
+    }
+
+    /// The elements in C order and little-endian.
+    fn little_endian(&self, data: &[u8]) -> Vec<u8> {
+        let mut bytes = self.c_order(data);
+        let (part, is_swapped) = self.element.part();
+        if is_swapped {
+            bytes.chunks_exact_mut(part).for_each(<[u8]>::reverse);
+        }
+        bytes
     }
 }
 
