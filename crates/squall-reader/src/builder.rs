@@ -5,25 +5,21 @@ use std::marker::PhantomData;
 use std::num::NonZero;
 use std::sync::Arc;
 
-use squall_dataset::{Dataset, DatasetUrl, OpenOptions};
 use squall_schema::{Error, Field, Result};
 
-use crate::columns::Columns;
 use crate::order::{Order, OrderOptions, Shuffle};
 use crate::plan::ReadPlan;
 use crate::rank;
 use crate::reader::{BatchReader, Io, Reader};
 use crate::select::Selection;
 use crate::share::{Remainder, Share};
+use crate::source::{SourceOptions, default_window};
 use crate::state::ReaderState;
 use crate::transform::TransformSpec;
-use crate::view::{Encoded, View};
+use crate::view::Encoded;
 
 /// Lanes when none are given. Every batch mixes rows of so many places of the dataset.
 pub const DEFAULT_LANES: u64 = 32;
-/// Bytes of a window when none is given, and its bounds in rows.
-const WINDOW_BYTES: u64 = 4 << 20;
-const WINDOW_ROWS: (u64, u64) = (64, 8192);
 /// Rows of a rank's batch when none are given.
 pub const DEFAULT_BATCH_SIZE: u64 = 64;
 
@@ -62,19 +58,11 @@ pub fn make_batch_reader(url: impl Into<String>) -> ReaderBuilder<BatchReader> {
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ReaderBuilder<R> {
-    url: String,
+    source: SourceOptions,
     rank: Option<(u64, u64)>,
     rank_from_env: bool,
     epochs: Option<u64>,
     seed: Option<u64>,
-    shuffle: Option<Shuffle>,
-    lanes: Option<u64>,
-    window: Option<u64>,
-    view: View,
-    time_zone: Option<String>,
-    #[cfg(feature = "filter")]
-    filter: Option<String>,
-    transform: TransformSpec,
     batch_size: Option<u64>,
     global_batch: Option<u64>,
     remainder: Remainder,
@@ -88,19 +76,14 @@ pub struct ReaderBuilder<R> {
 impl<R> ReaderBuilder<R> {
     fn new(url: String) -> Self {
         Self {
-            url,
+            source: SourceOptions {
+                url,
+                ..SourceOptions::default()
+            },
             rank: None,
             rank_from_env: false,
             epochs: Some(1),
             seed: None,
-            shuffle: None,
-            lanes: None,
-            window: None,
-            view: View::default(),
-            time_zone: None,
-            #[cfg(feature = "filter")]
-            filter: None,
-            transform: TransformSpec::new(),
             batch_size: None,
             global_batch: None,
             remainder: Remainder::Keep,
@@ -145,19 +128,19 @@ impl<R> ReaderBuilder<R> {
 
     /// How rows are shuffled; [`Shuffle::Windows`] if not given.
     pub fn shuffle(mut self, shuffle: Shuffle) -> Self {
-        self.shuffle = Some(shuffle);
+        self.source.shuffle = Some(shuffle);
         self
     }
 
     /// Places in the epoch that are read side by side; [`DEFAULT_LANES`] if not given.
     pub fn lanes(mut self, lanes: u64) -> Self {
-        self.lanes = Some(lanes);
+        self.source.lanes = Some(lanes);
         self
     }
 
     /// Rows that are shuffled together in a lane. If not given, as many as make 4 MiB in the dataset.
     pub fn window(mut self, rows: u64) -> Self {
-        self.window = Some(rows);
+        self.source.window = Some(rows);
         self
     }
 
@@ -165,28 +148,28 @@ impl<R> ReaderBuilder<R> {
     ///
     /// `a.b` is the member `b` of the struct column `a`, unless a column has that name; only the member is fetched.
     pub fn columns<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
-        self.view.names = Some(names.into_iter().map(Into::into).collect());
+        self.source.view.names = Some(names.into_iter().map(Into::into).collect());
         self
     }
 
     /// Regular expressions for names of columns: those that one matches as a whole are read, in the order of the dataset,
     /// after the columns that [`ReaderBuilder::columns`] names. One that matches none is an error.
     pub fn columns_matching<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
-        self.view.patterns = Some(patterns.into_iter().map(Into::into).collect());
+        self.source.view.patterns = Some(patterns.into_iter().map(Into::into).collect());
         self
     }
 
     /// Takes structs apart: a column `a` with members `b` and `c` is read as the columns `a.b` and `a.c`, null where the
     /// struct is. Lists of structs and maps stay as they are. Where-clauses name the members too, in quotes: `"a.b" > 0`.
     pub fn flatten_structs(mut self) -> Self {
-        self.view.flatten = true;
+        self.source.view.flatten = true;
         self
     }
 
     /// The shape of a column's values where the dataset leaves dimensions open: of the arrays of a table of Spark's, which Parquet
     /// does not tell to be of one length. They come as dense tensors then; a value of another size is an error.
     pub fn shape(mut self, column: impl Into<String>, dims: impl Into<Vec<usize>>) -> Self {
-        self.view.shapes.push((column.into(), dims.into()));
+        self.source.view.shapes.push((column.into(), dims.into()));
         self
     }
 
@@ -198,14 +181,14 @@ impl<R> ReaderBuilder<R> {
     /// let reader = make_reader("/data/images").keep_encoded(|field| field.name == "photo");
     /// ```
     pub fn keep_encoded(mut self, keep: impl Fn(&Field) -> bool + Send + Sync + 'static) -> Self {
-        self.view.encoded = Encoded(Some(Arc::new(keep)));
+        self.source.view.encoded = Encoded(Some(Arc::new(keep)));
         self
     }
 
     /// The zone of the times in directory names, which Spark writes in that of its session: a name such as `Europe/Zurich`, an
     /// offset such as `+02:00`; UTC if not given. Times in files do not depend on it.
     pub fn time_zone(mut self, zone: impl Into<String>) -> Self {
-        self.time_zone = Some(zone.into());
+        self.source.time_zone = Some(zone.into());
         self
     }
 
@@ -214,13 +197,13 @@ impl<R> ReaderBuilder<R> {
     /// Its columns are read once while the reader is built, so that the number of rows is known and ranks stay equal.
     #[cfg(feature = "filter")]
     pub fn filter(mut self, sql: impl Into<String>) -> Self {
-        self.filter = Some(sql.into());
+        self.source.rows.filter = Some(sql.into());
         self
     }
 
     /// What is done to rows or batches on the worker threads.
     pub fn transform(mut self, transform: TransformSpec) -> Self {
-        self.transform = transform;
+        self.source.transform = transform;
         self
     }
 
@@ -305,73 +288,52 @@ impl<R> ReaderBuilder<R> {
     }
 
     /// Opens the dataset and checks all options against it. No data is read yet, but for a where-clause.
-    pub(crate) fn plan(self) -> Result<(ReadPlan, Io)> {
+    pub(crate) fn plan(self) -> Result<(ReadPlan, Arc<Io>)> {
         let share = self.share()?;
-        let url = DatasetUrl::parse(&self.url)?;
         let workers = match self.workers {
             Some(0) => return Err(Error::invalid("expected at least one worker, found 0")),
             Some(workers) => workers,
             None => std::thread::available_parallelism().map_or(1, NonZero::get),
         };
-        let mut options = OpenOptions::default();
-        if let Some(zone) = &self.time_zone {
-            options = options.with_time_zone(zone.parse()?);
-        }
-        let io = Io::new()?;
-        let dataset = io.wait(async move { Dataset::open_with(&url, &options).await })?;
-        let source = self.view.schema(&dataset)?;
-        let schema = self.transform.schema(&source)?;
-        squall_schema::arrow::schema_to_arrow(&schema)?;
+        let io = Arc::new(Io::new()?);
+        let mut source = self.source.open(workers, &io)?;
 
-        let columns = Columns::new(&dataset, source.stored())?;
-        let dataset = Arc::new(dataset);
-        #[cfg(feature = "filter")]
-        let selection = match &self.filter {
-            Some(sql) => crate::filter::select(&dataset, &self.view.all(&dataset)?, sql, workers, &io)?,
-            None => Selection::all(&dataset)?,
-        };
-        #[cfg(not(feature = "filter"))]
-        let selection = Selection::all(&dataset)?;
-
-        let (selection, share) = match self.partition {
-            Partition::Even => (selection, share),
+        let share = match self.partition {
+            Partition::Even => share,
             Partition::RowGroups if self.resume.is_some() => {
                 return Err(Error::unsupported(
                     "a reader that partitions row groups cannot resume: its ranks are not in lock-step",
                 ));
             }
             Partition::RowGroups => {
+                let selection = Selection::clone(&source.selection);
+                source.selection = Arc::new(selection.shard(&source.dataset, share.rank, share.world_size)?);
                 // The rank has its rows to itself, and makes its batches of them alone.
-                let own = Share {
+                Share {
                     rank: 0,
                     world_size: 1,
                     global_batch: share.global_batch / share.world_size,
                     remainder: share.remainder,
-                };
-                (selection.shard(&dataset, share.rank, share.world_size)?, own)
+                }
             }
         };
 
         let saved = self.resume.as_ref().map(ReaderState::options).transpose()?;
         let order = OrderOptions {
-            shuffle: self.shuffle.or(saved.map(|saved| saved.0)).unwrap_or_default(),
+            shuffle: self.source.shuffle.or(saved.map(|saved| saved.0)).unwrap_or_default(),
             seed: self.seed.or(saved.map(|saved| saved.1)).unwrap_or(0),
-            lanes: self.lanes.or(saved.map(|saved| saved.2)).unwrap_or(DEFAULT_LANES),
+            lanes: self.source.lanes.or(saved.map(|saved| saved.2)).unwrap_or(DEFAULT_LANES),
             window: self
+                .source
                 .window
                 .or(saved.map(|saved| saved.3))
-                .unwrap_or_else(|| default_window(&dataset)),
+                .unwrap_or_else(|| default_window(&source.dataset)),
         };
         // Checks the options; each epoch makes its own.
-        Order::new(&selection.rows_per_piece(), &order, 0)?;
+        Order::new(&source.selection.rows_per_piece(), &order, 0)?;
         let plan = ReadPlan {
             start: self.resume.as_ref().map_or((0, 0), |state| (state.epoch, state.next)),
-            dataset,
-            selection: Arc::new(selection),
-            columns: Arc::new(columns),
-            source: Arc::new(source),
-            schema: Arc::new(schema),
-            transform: self.transform,
+            source,
             order,
             share,
             epochs: self.epochs,
@@ -400,13 +362,6 @@ impl ReaderBuilder<BatchReader> {
         let (plan, io) = self.plan()?;
         Ok(BatchReader::new(plan, io))
     }
-}
-
-/// Rows that make [`WINDOW_BYTES`] in this dataset, all columns counted: the order does not depend on those selected.
-fn default_window(dataset: &Dataset) -> u64 {
-    let bytes: u64 = dataset.pieces().iter().map(|piece| piece.uncompressed_bytes).sum();
-    let row = (bytes / dataset.rows().max(1)).max(1);
-    (WINDOW_BYTES / row).clamp(WINDOW_ROWS.0, WINDOW_ROWS.1)
 }
 
 /// Runs a future to its end on a runtime, from any thread: one that belongs to another runtime may not block itself.

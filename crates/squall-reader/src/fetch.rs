@@ -19,6 +19,7 @@ use tokio::sync::OnceCell;
 use crate::columns::Columns;
 
 /// The footers of the files that were opened, each loaded once.
+#[derive(Debug)]
 pub(crate) struct Footers(Vec<OnceCell<ArrowReaderMetadata>>);
 
 impl Footers {

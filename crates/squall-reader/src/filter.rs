@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow_array::builder::BooleanBufferBuilder;
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, BooleanArray};
+use arrow_array::{Array, BooleanArray, RecordBatch};
 use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::{DFSchema, DataFusionError, TableReference, plan_err};
@@ -22,38 +22,46 @@ use datafusion_optimizer::simplify_expressions::{ExprSimplifier, SimplifyContext
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion_sql::parser::DFParser;
 use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
-use futures::{StreamExt, TryStreamExt, stream};
-use squall_dataset::{Dataset, Piece};
+use squall_dataset::Dataset;
 use squall_schema::arrow::schema_to_arrow;
-use squall_schema::columns::column_from_values;
-use squall_schema::{Error, Field, Result, Schema, Value};
+use squall_schema::{Error, Result, Schema};
 
 use crate::columns::Columns;
-use crate::decode::{DECODE_ROWS, Decoder};
-use crate::fetch::{Footers, Wanted, fetch};
-use crate::reader::Io;
-use crate::select::{Bitmap, RowSet, SelectedPiece, Selection};
-use crate::transform::record_batch;
+use crate::scan::Scan;
+use crate::select::SelectedPiece;
 
-/// The rows of the dataset for which `sql` is true. It may name the columns of `schema`, the dataset's as a whole or with its
+/// Those of the rows of `pieces` for which `sql` is true. It may name the columns of `schema`, the dataset's as a whole or with its
 /// structs taken apart.
-pub(crate) fn select(dataset: &Arc<Dataset>, schema: &Schema, sql: &str, workers: usize, io: &Io) -> Result<Selection> {
+pub(crate) fn select(scan: &Scan, pieces: Vec<SelectedPiece>, schema: &Schema, sql: &str) -> Result<Vec<SelectedPiece>> {
     // What is encoded in cells is binary to a where-clause.
-    let predicate = Arc::new(Predicate::parse(sql, &schema.stored(), dataset)?);
-    let footers = Arc::new(Footers::new(dataset));
-    let scan = |ordinal: usize| {
-        let (dataset, footers, predicate) = (dataset.clone(), footers.clone(), predicate.clone());
-        async move {
-            let piece = dataset.pieces()[ordinal];
-            let rows = predicate.scan(&dataset, &footers, &piece).await?;
-            let piece = u32::try_from(ordinal).map_err(|_| Error::unsupported("more than 2^32 row groups"))?;
-            Ok::<_, Error>(SelectedPiece { piece, rows })
+    let predicate = Arc::new(Predicate::parse(sql, &schema.stored(), &scan.dataset)?);
+    if predicate.columns.in_directories_only() {
+        let mut kept = Vec::new();
+        for piece in pieces {
+            let holds = predicate.evaluate(&scan.directory_row(piece.piece, &predicate.columns)?)?;
+            if holds.value(0) && holds.is_valid(0) {
+                kept.push(piece);
+            }
         }
+        return Ok(kept);
+    }
+    let columns = predicate.columns.clone();
+    let start = |piece: &SelectedPiece| BooleanBufferBuilder::new(piece.rows.len() as usize);
+    let step = move |bits: &mut BooleanBufferBuilder, batch: RecordBatch| {
+        let holds = predicate.evaluate(&batch)?;
+        match holds.nulls() {
+            // Unknown is not true.
+            Some(known) => bits.append_buffer(&(holds.values() & known.inner())),
+            None => bits.append_buffer(holds.values()),
+        }
+        Ok(())
     };
-    let pieces = (0..dataset.pieces().len()).map(scan);
-    // One more than there are workers, so that bytes arrive while they decode.
-    let scanned: Vec<_> = io.wait(async move { stream::iter(pieces).buffered(workers + 1).try_collect().await })?;
-    Selection::new(dataset, scanned, &format!("no row fulfils the where-clause {sql:?}"))
+    let bits = scan.fold(&pieces, &columns, start, step)?;
+    let narrowed = pieces.iter().zip(bits).map(|(piece, mut bits)| SelectedPiece {
+        piece: piece.piece,
+        rows: piece.rows.narrow(&bits.finish()),
+    });
+    Ok(narrowed.collect())
 }
 
 /// A where-clause, ready to be evaluated.
@@ -120,75 +128,7 @@ impl Predicate {
         })
     }
 
-    async fn scan(self: Arc<Self>, dataset: &Arc<Dataset>, footers: &Footers, piece: &Piece) -> Result<RowSet> {
-        if piece.rows == 0 {
-            return Ok(RowSet::All(0));
-        }
-        let file = dataset.file_of(piece);
-        let partition: Arc<[(Field, Value)]> = dataset
-            .partition_fields()
-            .iter()
-            .cloned()
-            .zip(file.partition.iter().cloned())
-            .collect();
-        let schema = self.columns.schema();
-        if self.columns.in_directories_only() {
-            let value = |field: &Field| {
-                let value = partition
-                    .iter()
-                    .find(|(own, _)| own.name == field.name)
-                    .map_or(&Value::Null, |(_, value)| value);
-                column_from_values(field, &[value])
-            };
-            let one = schema.fields().iter().map(value).collect::<Result<_>>()?;
-            let holds = self.evaluate(&record_batch(schema, one, 1)?)?;
-            return Ok(RowSet::All(if holds.value(0) && holds.is_valid(0) {
-                piece.rows
-            } else {
-                0
-            }));
-        }
-        let fetched = fetch(Wanted {
-            dataset,
-            footers,
-            piece,
-            rows: RowSet::All(piece.rows).runs(&(0..piece.rows)),
-            columns: &self.columns,
-        })
-        .await?;
-        let (predicate, rows) = (self.clone(), piece.rows);
-        let work = move || {
-            let mut decoder = Decoder::new(&fetched, 0, DECODE_ROWS, predicate.columns.clone(), partition)?;
-            let mut batches = Vec::new();
-            decoder.take(rows, &mut batches)?;
-            let mut bits = BooleanBufferBuilder::new(rows as usize);
-            for batch in batches {
-                let holds = predicate.evaluate(&batch)?;
-                match holds.nulls() {
-                    // Unknown is not true.
-                    Some(known) => bits.append_buffer(&(holds.values() & known.inner())),
-                    None => bits.append_buffer(holds.values()),
-                }
-            }
-            Ok(bits.finish())
-        };
-        let bits = tokio::task::spawn_blocking(work).await;
-        let bits = bits.map_err(|error| Error::internal("the scan of a where-clause died").with_source(error))?;
-        let at = |error: Error| {
-            error
-                .at("row group", piece.row_group)
-                .at("file", &file.path)
-                .at("URL", dataset.url())
-        };
-        let bits = bits.map_err(at)?;
-        Ok(if bits.count_set_bits() == bits.len() {
-            RowSet::All(piece.rows)
-        } else {
-            RowSet::Bitmap(Bitmap::new(bits))
-        })
-    }
-
-    fn evaluate(&self, batch: &arrow_array::RecordBatch) -> Result<BooleanArray> {
+    fn evaluate(&self, batch: &RecordBatch) -> Result<BooleanArray> {
         let failed = |error: DataFusionError| {
             Error::invalid(format!("cannot evaluate the where-clause {:?}", self.sql))
                 .with_source(error.strip_backtrace())

@@ -10,15 +10,20 @@ mod random;
 
 mod select;
 
-#[cfg(feature = "filter")]
-mod filter;
-
 mod order;
 mod share;
 mod state;
 
 mod rank;
 
+mod view;
+
+mod scan;
+#[cfg(feature = "filter")]
+mod filter;
+mod narrow;
+
+mod source;
 mod plan;
 
 mod columns;
@@ -33,8 +38,6 @@ mod transform;
 mod work;
 
 mod pipeline;
-
-mod view;
 
 mod builder;
 mod reader;

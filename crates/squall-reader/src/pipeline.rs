@@ -268,8 +268,8 @@ impl Driver {
             let Segment { piece, rows } = lane.order.segment_at(key.1, at);
             let end = at + (rows.end - rows.start);
             let plan = &self.context.plan;
-            let selected = &plan.selection.pieces()[piece as usize];
-            let info = plan.dataset.pieces()[selected.piece as usize];
+            let selected = &plan.source.selection.pieces()[piece as usize];
+            let info = plan.source.dataset.pieces()[selected.piece as usize];
             lane.runs.push_back(Pending {
                 rows: at..end,
                 piece: info,
@@ -279,11 +279,11 @@ impl Driver {
             let (context, events, start) = (self.context.clone(), self.events_in.clone(), at);
             let task = async move {
                 let wanted = Wanted {
-                    dataset: &context.plan.dataset,
-                    footers: &context.footers,
+                    dataset: &context.plan.source.dataset,
+                    footers: &context.plan.source.footers,
                     piece: &info,
                     rows: stored,
-                    columns: &context.plan.columns,
+                    columns: &context.plan.source.columns,
                 };
                 // The semaphore is never closed; a permit is held during the request only.
                 let _permit = context.fetches.acquire().await;

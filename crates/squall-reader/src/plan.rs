@@ -3,30 +3,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use squall_dataset::Dataset;
-use squall_schema::{Error, Result, Schema};
+use squall_schema::{Error, Result};
 
-use crate::columns::Columns;
 use crate::gather::{Pass, Pick, Window};
 use crate::order::{Order, OrderOptions};
 use crate::random::Permutation;
-use crate::select::Selection;
 use crate::share::{Share, Slice};
+use crate::source::Source;
 use crate::state::{OrderIdentity, ReaderState};
-use crate::transform::TransformSpec;
 
 /// What a reader delivers, and with how many hands.
 #[derive(Debug, Clone)]
 pub(crate) struct ReadPlan {
-    pub(crate) dataset: Arc<Dataset>,
-    pub(crate) selection: Arc<Selection>,
-    /// The columns that are read, decoded.
-    pub(crate) source: Arc<Schema>,
-    /// The same columns as they are stored: binary cells where they have a codec.
-    pub(crate) columns: Arc<Columns>,
-    /// The columns that are delivered.
-    pub(crate) schema: Arc<Schema>,
-    pub(crate) transform: TransformSpec,
+    pub(crate) source: Source,
     pub(crate) order: OrderOptions,
     pub(crate) share: Share,
     /// How many epochs there are; `None` is without end.
@@ -41,8 +30,8 @@ pub(crate) struct ReadPlan {
 impl ReadPlan {
     pub(crate) fn identity(&self) -> OrderIdentity {
         OrderIdentity {
-            dataset: self.dataset.fingerprint().to_owned(),
-            selection: self.selection.digest(),
+            dataset: self.source.dataset.fingerprint().to_owned(),
+            selection: self.source.selection.digest(),
             shuffle: self.order.shuffle,
             seed: self.order.seed,
             lanes: self.order.lanes,
@@ -55,12 +44,12 @@ impl ReadPlan {
     }
 
     pub(crate) fn steps_per_epoch(&self) -> u64 {
-        self.share.steps(self.selection.rows(), 0)
+        self.share.steps(self.source.selection.rows(), 0)
     }
 
     /// Refuses numbers that do not go with the rows that are selected.
     pub(crate) fn check_steps(&self) -> Result<()> {
-        let rows = self.selection.rows();
+        let rows = self.source.selection.rows();
         self.share.validate_for(rows)?;
         if self.start.1 > rows {
             return Err(Error::invalid(format!(
@@ -117,7 +106,7 @@ impl Schedule {
     pub(crate) fn new(plan: Arc<ReadPlan>) -> Self {
         let (epoch, next) = plan.start;
         Self {
-            rows_per_piece: plan.selection.rows_per_piece(),
+            rows_per_piece: plan.source.selection.rows_per_piece(),
             plan,
             current: None,
             epoch,

@@ -85,14 +85,14 @@ struct Core {
     // Dropped before the runtime that its fetches run on.
     pipeline: Option<Pipeline>,
     plan: Arc<ReadPlan>,
-    io: Io,
+    io: Arc<Io>,
     /// The epoch and sample that come next.
     position: (u64, u64),
     ended: bool,
 }
 
 impl Core {
-    fn new(plan: ReadPlan, io: Io) -> Self {
+    fn new(plan: ReadPlan, io: Arc<Io>) -> Self {
         Self {
             pipeline: None,
             position: plan.start,
@@ -164,17 +164,17 @@ macro_rules! facts {
         impl $reader {
             /// The fields that are delivered.
             pub fn schema(&self) -> &Schema {
-                &self.core.plan.schema
+                &self.core.plan.source.schema
             }
 
             /// The dataset that is read.
             pub fn dataset(&self) -> &Dataset {
-                &self.core.plan.dataset
+                &self.core.plan.source.dataset
             }
 
             /// Selected rows: those of an epoch on all ranks together. With row groups partitioned, those of this rank.
             pub fn rows_per_epoch(&self) -> u64 {
-                self.core.plan.selection.rows()
+                self.core.plan.source.selection.rows()
             }
 
             /// Batches of a whole epoch, the same on every rank.
@@ -207,9 +207,9 @@ pub struct Reader {
 facts!(Reader);
 
 impl Reader {
-    pub(crate) fn new(plan: ReadPlan, io: Io) -> Self {
+    pub(crate) fn new(plan: ReadPlan, io: Arc<Io>) -> Self {
         Self {
-            names: plan.schema.names().map(Arc::from).collect(),
+            names: plan.source.schema.names().map(Arc::from).collect(),
             core: Core::new(plan, io),
             batch: None,
         }
@@ -244,7 +244,7 @@ impl Iterator for Reader {
             if let Some((batch, next)) = &mut self.batch
                 && let Some(id) = batch.ids.get(*next)
             {
-                let row = row_at(&batch.columns, *next, *id, &self.names, &self.core.plan.schema);
+                let row = row_at(&batch.columns, *next, *id, &self.names, &self.core.plan.source.schema);
                 *next += 1;
                 return Some(row);
             }
@@ -268,7 +268,7 @@ pub struct BatchReader {
 facts!(BatchReader);
 
 impl BatchReader {
-    pub(crate) fn new(plan: ReadPlan, io: Io) -> Self {
+    pub(crate) fn new(plan: ReadPlan, io: Arc<Io>) -> Self {
         Self {
             core: Core::new(plan, io),
         }

@@ -4,7 +4,7 @@ use std::hash::Hasher;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_buffer::BooleanBuffer;
+use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder};
 use squall_dataset::Dataset;
 use squall_schema::{Error, Result};
 use xxhash_rust::xxh3::Xxh3;
@@ -81,6 +81,24 @@ impl RowSet {
         }
     }
 
+    /// Of the selected rows those whose bit is set; there is a bit for each of them.
+    pub(crate) fn narrow(&self, keep: &BooleanBuffer) -> Self {
+        if keep.count_set_bits() == keep.len() {
+            return self.clone();
+        }
+        match self {
+            Self::All(_) => Self::Bitmap(Bitmap::new(keep.clone())),
+            Self::Bitmap(bitmap) => {
+                let mut bits = BooleanBufferBuilder::new(bitmap.bits.len());
+                bits.append_n(bitmap.bits.len(), false);
+                for (row, kept) in bitmap.bits.set_indices().zip(keep) {
+                    bits.set_bit(row, kept);
+                }
+                Self::Bitmap(Bitmap::new(bits.finish()))
+            }
+        }
+    }
+
     /// The rows in the row group that are the selected ones `n.start..n.end`, as runs.
     pub fn runs(&self, n: &Range<u64>) -> Vec<Range<u64>> {
         match self {
@@ -117,12 +135,7 @@ pub struct Selection {
 impl Selection {
     /// All rows.
     pub fn all(dataset: &Dataset) -> Result<Self> {
-        let pieces = (0u32..).zip(dataset.pieces());
-        let pieces = pieces.map(|(piece, info)| SelectedPiece {
-            piece,
-            rows: RowSet::All(info.rows),
-        });
-        Self::new(dataset, pieces.collect(), "the dataset has no row")
+        Self::new(dataset, all_pieces(dataset), "the dataset has no row")
     }
 
     /// These rows; an error with the message `empty` if there is none.
@@ -183,6 +196,16 @@ impl Selection {
     }
 }
 
+/// Every row of every piece.
+pub(crate) fn all_pieces(dataset: &Dataset) -> Vec<SelectedPiece> {
+    let pieces = (0u32..).zip(dataset.pieces());
+    let pieces = pieces.map(|(piece, info)| SelectedPiece {
+        piece,
+        rows: RowSet::All(info.rows),
+    });
+    pieces.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -200,7 +223,11 @@ mod tests {
             let (a, b) = (a.index(expected.len() + 1), b.index(expected.len() + 1));
             let range = a.min(b)..a.max(b);
             let runs: Vec<_> = rows.runs(&(range.start as u64..range.end as u64)).into_iter().flatten().collect();
-            prop_assert_eq!(&runs, &expected[range]);
+            prop_assert_eq!(&runs, &expected[range.clone()]);
+            let keep: BooleanBuffer = (0..expected.len()).map(|n| range.contains(&n)).collect();
+            let narrowed = rows.narrow(&keep);
+            let found: Vec<_> = (0..narrowed.len()).map(|n| narrowed.nth(n)).collect();
+            prop_assert_eq!(&found, &expected[range]);
         }
     }
 }

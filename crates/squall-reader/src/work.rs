@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::cells::decode_cells;
 use crate::decode::Decoder;
-use crate::fetch::{Fetched, Footers};
+use crate::fetch::Fetched;
 use crate::gather::{Chunks, Pass, Window, gather};
 use crate::plan::{PlannedBatch, ReadPlan};
 use crate::transform::Rows;
@@ -93,7 +93,6 @@ pub(crate) struct Run {
 /// What all jobs read and none changes.
 pub(crate) struct Context {
     pub(crate) plan: Arc<ReadPlan>,
-    pub(crate) footers: Footers,
     /// Limits how many fetches are under way.
     pub(crate) fetches: Semaphore,
     /// For each file the partition fields that are read, with their values.
@@ -101,19 +100,18 @@ pub(crate) struct Context {
 }
 
 fn partitions(plan: &ReadPlan) -> Vec<Arc<[(Field, Value)]>> {
-    let fields = plan.dataset.partition_fields();
+    let fields = plan.source.dataset.partition_fields();
     let values = |file: &squall_dataset::DataFile| {
         let all = fields.iter().cloned().zip(file.partition.iter().cloned());
-        all.filter(|(field, _)| plan.source.get(&field.name).is_some())
+        all.filter(|(field, _)| plan.source.decoded.get(&field.name).is_some())
             .collect()
     };
-    plan.dataset.files().iter().map(values).collect()
+    plan.source.dataset.files().iter().map(values).collect()
 }
 
 impl Context {
     pub(crate) fn new(plan: Arc<ReadPlan>) -> Self {
         Self {
-            footers: Footers::new(&plan.dataset),
             fetches: Semaphore::new(FETCHES),
             partitions: partitions(&plan),
             plan,
@@ -149,12 +147,12 @@ impl Context {
         let mut chunks = Vec::new();
         for part in parts {
             let plan = &self.plan;
-            let file = plan.dataset.file_of(&part.run.piece);
+            let file = plan.source.dataset.file_of(&part.run.piece);
             let at = |error: Error| {
                 error
                     .at("row group", part.run.piece.row_group)
                     .at("file", &file.path)
-                    .at("URL", plan.dataset.url())
+                    .at("URL", plan.source.dataset.url())
             };
             let mut decoder = match cursor.open.take() {
                 Some((decoder, start, next)) if start == part.run.rows.start && next == part.rows.start => decoder,
@@ -163,7 +161,7 @@ impl Context {
                     let partition = self.partitions[part.run.piece.file as usize].clone();
                     // A lane does not decode more at a time than its windows hold.
                     let rows_at_once = plan.order.window;
-                    Decoder::new(&part.run.fetched, skip, rows_at_once, plan.columns.clone(), partition).map_err(at)?
+                    Decoder::new(&part.run.fetched, skip, rows_at_once, plan.source.columns.clone(), partition).map_err(at)?
                 }
             };
             decoder.take(part.rows.end - part.rows.start, &mut chunks).map_err(at)?;
@@ -181,19 +179,19 @@ impl Context {
         let plan = &self.plan;
         let (cells, ids) = gather(
             &batch.order,
-            &plan.selection,
+            &plan.source.selection,
             &batch.picks,
             &batch.permutation,
-            plan.columns.schema(),
+            plan.source.columns.schema(),
         )?;
-        let columns = decode_cells(cells, &plan.source).map_err(|error| self.name_row(error, &ids))?;
+        let columns = decode_cells(cells, &plan.source.decoded).map_err(|error| self.name_row(error, &ids))?;
         let rows = Rows {
             ids: &ids,
             seed: plan.order.seed,
-            source: &plan.source,
-            target: &plan.schema,
+            source: &plan.source.decoded,
+            target: &plan.source.schema,
         };
-        let columns = plan.transform.apply(columns, rows);
+        let columns = plan.source.transform.apply(columns, rows);
         Ok(Delivered {
             epoch: batch.order.epoch(),
             step: batch.step,
@@ -209,7 +207,7 @@ impl Context {
         let Some(id) = row.and_then(|row| ids.get(row)) else {
             return error;
         };
-        let dataset = &self.plan.dataset;
+        let dataset = &self.plan.source.dataset;
         let piece = &dataset.pieces()[id.piece as usize];
         error
             .at("epoch", id.epoch)
