@@ -5,21 +5,21 @@ use std::marker::PhantomData;
 use std::num::NonZero;
 use std::sync::Arc;
 
-use squall_schema::{Error, Field, Result};
+use squall_schema::{Error, Field, Result, Schema};
 
-use crate::order::{Order, OrderOptions, Shuffle};
+use crate::mix::{Ending, Mix, member_seed};
+use crate::order::{OrderOptions, Shuffle};
 use crate::plan::ReadPlan;
 use crate::rank;
 use crate::reader::{BatchReader, Io, Reader};
 use crate::select::Selection;
+use crate::sequence::Sequence;
 use crate::share::{Remainder, Share};
-use crate::source::{SourceOptions, default_window};
+use crate::source::{Source, SourceOptions};
 use crate::state::ReaderState;
 use crate::transform::TransformSpec;
 use crate::view::Encoded;
 
-/// Lanes when none are given. Every batch mixes rows of so many places of the dataset.
-pub const DEFAULT_LANES: u64 = 32;
 /// Rows of a rank's batch when none are given.
 pub const DEFAULT_BATCH_SIZE: u64 = 64;
 
@@ -54,11 +54,38 @@ pub fn make_batch_reader(url: impl Into<String>) -> ReaderBuilder<BatchReader> {
     ReaderBuilder::new(url.into())
 }
 
+/// Opens several datasets to read them mixed: each with its weight, in proportions that hold in every 1,000 samples. An
+/// epoch ends by the rule of [`ReaderBuilder::ending`].
+///
+/// What concerns a dataset (columns, filters, transform, sampler, lanes, window) is given to its own builder; what concerns
+/// the run (rank, epochs, seed, batch size, remainder, state, workers) to the mixture. Behind their transforms the datasets
+/// must have the same fields. [`RowId::dataset`](squall_schema::RowId::dataset) tells where a row comes from.
+///
+/// ```no_run
+/// # fn main() -> squall_schema::Result<()> {
+/// use squall_reader::{Ending, make_mixed_reader, make_reader};
+///
+/// let web = make_reader("/data/web").columns(["text"]);
+/// let books = make_reader("/data/books").columns(["text"]);
+/// let reader = make_mixed_reader([(web, 0.8), (books, 0.2)]).ending(Ending::Longest).seed(7).build()?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn make_mixed_reader<R>(members: impl IntoIterator<Item = (ReaderBuilder<R>, f64)>) -> ReaderBuilder<R> {
+    ReaderBuilder {
+        members: Some(members.into_iter().collect()),
+        ..ReaderBuilder::new(String::new())
+    }
+}
+
 /// Options of a reader; [`ReaderBuilder::build`] checks them all.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ReaderBuilder<R> {
     source: SourceOptions,
+    /// The datasets of a mixture, with their weights.
+    members: Option<Vec<(ReaderBuilder<R>, f64)>>,
+    ending: Option<Ending>,
     rank: Option<(u64, u64)>,
     rank_from_env: bool,
     epochs: Option<u64>,
@@ -80,6 +107,8 @@ impl<R> ReaderBuilder<R> {
                 url,
                 ..SourceOptions::default()
             },
+            members: None,
+            ending: None,
             rank: None,
             rank_from_env: false,
             epochs: Some(1),
@@ -132,7 +161,7 @@ impl<R> ReaderBuilder<R> {
         self
     }
 
-    /// Places in the epoch that are read side by side; [`DEFAULT_LANES`] if not given.
+    /// Places in the epoch that are read side by side; [`DEFAULT_LANES`](crate::DEFAULT_LANES) if not given.
     pub fn lanes(mut self, lanes: u64) -> Self {
         self.source.lanes = Some(lanes);
         self
@@ -232,6 +261,12 @@ impl<R> ReaderBuilder<R> {
         self
     }
 
+    /// When an epoch of a mixture ends; with its shortest dataset ([`Ending::Shortest`]) if not given.
+    pub fn ending(mut self, ending: Ending) -> Self {
+        self.ending = Some(ending);
+        self
+    }
+
     /// Goes on where a reader stood. Order options that are not given come from the state; those that are must agree.
     pub fn resume(mut self, state: ReaderState) -> Self {
         self.resume = Some(state);
@@ -296,7 +331,10 @@ impl<R> ReaderBuilder<R> {
             None => std::thread::available_parallelism().map_or(1, NonZero::get),
         };
         let io = Arc::new(Io::new()?);
-        let mut source = self.source.open(workers, &io)?;
+        let saved = self.resume.as_ref().map(ReaderState::options).transpose()?;
+        let seed = self.seed.or(saved.as_ref().map(|saved| saved.seed)).unwrap_or(0);
+        let (mut sources, mixture) = self.sources(workers, &io, seed, saved.as_ref())?;
+        let schema = common_schema(&mut sources)?;
 
         let share = match self.partition {
             Partition::Even => share,
@@ -306,6 +344,11 @@ impl<R> ReaderBuilder<R> {
                 ));
             }
             Partition::RowGroups => {
+                let [source] = &mut sources[..] else {
+                    return Err(Error::unsupported(
+                        "a mixture has no row groups of its own to partition: its ranks take slices of global batches",
+                    ));
+                };
                 let selection = Selection::clone(&source.selection);
                 source.selection = Arc::new(selection.shard(&source.dataset, share.rank, share.world_size)?);
                 // The rank has its rows to itself, and makes its batches of them alone.
@@ -318,23 +361,15 @@ impl<R> ReaderBuilder<R> {
             }
         };
 
-        let saved = self.resume.as_ref().map(ReaderState::options).transpose()?;
-        let order = OrderOptions {
-            shuffle: self.source.shuffle.or(saved.map(|saved| saved.0)).unwrap_or_default(),
-            seed: self.seed.or(saved.map(|saved| saved.1)).unwrap_or(0),
-            lanes: self.source.lanes.or(saved.map(|saved| saved.2)).unwrap_or(DEFAULT_LANES),
-            window: self
-                .source
-                .window
-                .or(saved.map(|saved| saved.3))
-                .unwrap_or_else(|| default_window(&source.dataset)),
-        };
-        // Checks the options; each epoch makes its own.
-        Order::new(&source.selection.rows_per_piece(), &order, 0)?;
         let plan = ReadPlan {
             start: self.resume.as_ref().map_or((0, 0), |state| (state.epoch, state.next)),
-            source,
-            order,
+            sequence: match mixture {
+                Some(mix) => Sequence::Mixed(Arc::new(mix)),
+                None => Sequence::One(sources[0].selection.rows()),
+            },
+            schema: Arc::new(schema),
+            sources: sources.into(),
+            seed,
             share,
             epochs: self.epochs,
             workers,
@@ -346,6 +381,106 @@ impl<R> ReaderBuilder<R> {
         plan.check_steps()?;
         Ok((plan, io))
     }
+}
+
+impl<R> ReaderBuilder<R> {
+    /// The datasets that are read, open, and how they are mixed.
+    fn sources(
+        &self,
+        workers: usize,
+        io: &Arc<Io>,
+        seed: u64,
+        saved: Option<&OrderOptions>,
+    ) -> Result<(Vec<Source>, Option<Mix>)> {
+        let Some(members) = &self.members else {
+            if self.ending.is_some() {
+                return Err(Error::invalid("one dataset is no mixture: it ends with its last row"));
+            }
+            return Ok((vec![self.source.open(workers, io, seed, saved)?], None));
+        };
+        if let Some(option) = self.source.given() {
+            return Err(Error::invalid(format!(
+                "{option} concerns a dataset: give it to the builders of those that are mixed"
+            )));
+        }
+        let mut sources = Vec::with_capacity(members.len());
+        for (place, (member, _)) in members.iter().enumerate() {
+            if let Some(option) = member.run_option() {
+                return Err(Error::invalid(format!(
+                    "{option} concerns the run: give it to the mixture, not to dataset {place} of it"
+                )));
+            }
+            sources.push(member.source.open(workers, io, member_seed(seed, place), None)?);
+        }
+        let lens: Vec<_> = sources.iter().map(|source| source.selection.rows()).collect();
+        let weights: Vec<_> = members.iter().map(|(_, weight)| *weight).collect();
+        let mix = Mix::new(seed, &lens, &weights, self.ending.unwrap_or_default())?;
+        Ok((sources, Some(mix)))
+    }
+
+    /// The first option that was given and concerns the run, not the dataset.
+    fn run_option(&self) -> Option<&'static str> {
+        let given = [
+            ("a mixture", self.members.is_some()),
+            ("the ending", self.ending.is_some()),
+            ("the rank", self.rank.is_some() || self.rank_from_env),
+            ("the number of epochs", self.epochs != Some(1)),
+            ("the seed", self.seed.is_some()),
+            (
+                "the batch size",
+                self.batch_size.is_some() || self.global_batch.is_some(),
+            ),
+            ("the remainder", self.remainder != Remainder::Keep),
+            ("the partition", self.partition != Partition::Even),
+            ("the state", self.resume.is_some()),
+            ("the number of workers", self.workers.is_some()),
+            ("the prefetch", self.prefetch.is_some()),
+        ];
+        given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
+    }
+}
+
+/// The fields that all datasets of a mixture deliver, in the order of the first; theirs are put in this order.
+fn common_schema(sources: &mut [Source]) -> Result<Schema> {
+    let [first, others @ ..] = sources else {
+        return Err(Error::invalid("a mixture of no dataset"));
+    };
+    let mut fields = first.schema.fields().to_vec();
+    for other in others {
+        let differ = |field: &Field, found: String| {
+            Error::invalid(format!(
+                "the datasets of a mixture must have the same fields: {field} is in {}, {found} in {}",
+                first.dataset.url(),
+                other.dataset.url()
+            ))
+        };
+        if let Some(field) = other
+            .schema
+            .fields()
+            .iter()
+            .find(|field| first.schema.get(&field.name).is_none())
+        {
+            return Err(Error::invalid(format!(
+                "the datasets of a mixture must have the same fields: {field} is in {}, but not in {}",
+                other.dataset.url(),
+                first.dataset.url()
+            )));
+        }
+        let mut own = Vec::with_capacity(fields.len());
+        for field in &mut fields {
+            let found = other
+                .schema
+                .get(&field.name)
+                .ok_or_else(|| differ(field, "it is not".into()))?;
+            if (found.dtype, &found.shape) != (field.dtype, &field.shape) || found.arrow != field.arrow {
+                return Err(differ(field, found.to_string()));
+            }
+            field.nullable |= found.nullable;
+            own.push(found.clone());
+        }
+        other.schema = Arc::new(Schema::new(own)?);
+    }
+    Schema::new(fields)
 }
 
 impl ReaderBuilder<Reader> {

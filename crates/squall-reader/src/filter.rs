@@ -32,7 +32,12 @@ use crate::select::SelectedPiece;
 
 /// Those of the rows of `pieces` for which `sql` is true. It may name the columns of `schema`, the dataset's as a whole or with its
 /// structs taken apart.
-pub(crate) fn select(scan: &Scan, pieces: Vec<SelectedPiece>, schema: &Schema, sql: &str) -> Result<Vec<SelectedPiece>> {
+pub(crate) fn select(
+    scan: &Scan,
+    pieces: Vec<SelectedPiece>,
+    schema: &Schema,
+    sql: &str,
+) -> Result<Vec<SelectedPiece>> {
     // What is encoded in cells is binary to a where-clause.
     let predicate = Arc::new(Predicate::parse(sql, &schema.stored(), &scan.dataset)?);
     if predicate.columns.in_directories_only() {

@@ -7,17 +7,13 @@ use arrow_array::{Array, RecordBatch};
 use arrow_select::interleave::interleave;
 use squall_schema::{Error, Result, RowId, Schema};
 
-use crate::order::Order;
+use crate::plan::{Pass, PlannedBatch};
 use crate::random::Permutation;
-use crate::select::Selection;
 use crate::transform::record_batch;
-
-/// A pass over the lanes of an epoch. An epoch has one, and one more for each time that padding wraps around.
-pub(crate) type Pass = u64;
 
 /// A window of a lane: rows that are shuffled together.
 pub(crate) struct Window {
-    pub(crate) pass: Pass,
+    pub(crate) pass: Arc<Pass>,
     pub(crate) lane: u64,
     /// Its rows, counted in the lane.
     pub(crate) rows: Range<u64>,
@@ -57,66 +53,105 @@ impl Chunks {
 /// Rows of a window, by their places in the lane.
 pub(crate) struct Pick {
     pub(crate) window: Arc<Window>,
+    /// The place of its stretch in the batch.
+    pub(crate) stretch: usize,
     pub(crate) rows: Range<u64>,
-    pub(crate) padded: bool,
 }
 
-/// The rows of these picks laid end to end and permuted, and where each comes from.
-pub(crate) fn gather(
-    order: &Order,
-    selection: &Selection,
-    picks: &[Pick],
-    permutation: &Permutation,
-    schema: &Schema,
-) -> Result<(RecordBatch, Vec<RowId>)> {
-    let mut chunks: Vec<&RecordBatch> = Vec::new();
-    // Chunk and row in it, and the row's identity, in the order of the picks.
-    let mut places: Vec<(usize, usize)> = Vec::new();
-    let mut ids = Vec::new();
-    let mut last: Option<(&Arc<Window>, usize)> = None;
-    for pick in picks {
-        let window = &pick.window;
-        let decoded = window
-            .decoded
-            .get()
-            .ok_or_else(|| Error::internal("a window is gathered before it is decoded"))?;
-        let base = match last {
-            Some((same, base)) if Arc::ptr_eq(same, window) => base,
-            _ => {
-                chunks.extend(&decoded.batches);
-                chunks.len() - decoded.batches.len()
+/// Which row of which window each row of a batch is.
+pub(crate) struct Picked<'a> {
+    windows: Vec<&'a Window>,
+    /// For each row its window, and its place in stored order there.
+    rows: Vec<(u32, u64)>,
+    pub(crate) ids: Vec<RowId>,
+}
+
+impl<'a> Picked<'a> {
+    /// The rows of the batch in its order.
+    pub(crate) fn new(batch: &'a PlannedBatch) -> Self {
+        let mut windows: Vec<&Window> = Vec::new();
+        let mut rows = Vec::new();
+        let mut ids = Vec::new();
+        for pick in &batch.picks {
+            let window = &*pick.window;
+            if windows.last().is_none_or(|last| !std::ptr::eq(*last, window)) {
+                windows.push(window);
             }
-        };
-        last = Some((window, base));
-        for q in pick.rows.clone() {
-            let stored = window.permutation.get(q - window.rows.start);
-            let (chunk, row) = decoded.locate(stored);
-            places.push((base + chunk, row));
-            let (piece, n) = order.locate_unshuffled(window.lane, window.rows.start + stored);
-            let piece = &selection.pieces()[piece as usize];
-            ids.push(RowId {
-                epoch: order.epoch(),
-                sample: q * order.lanes() + window.lane,
-                piece: piece.piece,
-                row: piece.rows.nth(n),
-                padded: pick.padded,
-            });
+            let (order, stretch) = (&window.pass.order, &batch.stretches[pick.stretch]);
+            for q in pick.rows.clone() {
+                let stored = window.permutation.get(q - window.rows.start);
+                rows.push((windows.len() as u32 - 1, stored));
+                let number = stretch.number(q * order.lanes() + window.lane);
+                ids.push(row_id(window, stored, batch.epoch, number, stretch.layer > 0));
+            }
+        }
+        let permuted = |i: usize| batch.permutation.get(i as u64) as usize;
+        Self {
+            rows: (0..rows.len()).map(|i| rows[permuted(i)]).collect(),
+            ids: (0..ids.len()).map(|i| ids[permuted(i)]).collect(),
+            windows,
         }
     }
-    let rows = places.len();
-    let permuted = |i: usize| permutation.get(i as u64) as usize;
-    let ids = (0..rows).map(|i| ids[permuted(i)]).collect();
-    if rows == 0 {
-        return Ok((
-            RecordBatch::new_empty(squall_schema::arrow::schema_to_arrow(schema)?),
-            ids,
-        ));
+
+    /// The rows of the batch that come from a dataset of the plan.
+    pub(crate) fn rows_of(&self, source: usize) -> Vec<usize> {
+        let own = |row: &usize| self.windows[self.rows[*row].0 as usize].pass.source == source;
+        (0..self.rows.len()).filter(own).collect()
     }
-    let places: Vec<_> = (0..rows).map(|i| places[permuted(i)]).collect();
+
+    /// These rows, all of one dataset, in columns of `schema`.
+    pub(crate) fn gather(&self, rows: &[usize], schema: &Schema) -> Result<RecordBatch> {
+        if rows.is_empty() {
+            return Ok(RecordBatch::new_empty(squall_schema::arrow::schema_to_arrow(schema)?));
+        }
+        let mut chunks: Vec<&RecordBatch> = Vec::new();
+        let mut bases: Vec<Option<(usize, &Chunks)>> = vec![None; self.windows.len()];
+        let mut places = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (window, stored) = self.rows[*row];
+            let base = &mut bases[window as usize];
+            let (base, decoded) = match base {
+                Some(base) => *base,
+                None => {
+                    let decoded = self.windows[window as usize].decoded.get();
+                    let decoded =
+                        decoded.ok_or_else(|| Error::internal("a window is gathered before it is decoded"))?;
+                    chunks.extend(&decoded.batches);
+                    *base.insert((chunks.len() - decoded.batches.len(), decoded))
+                }
+            };
+            let (chunk, place) = decoded.locate(stored);
+            places.push((base + chunk, place));
+        }
+        interleave_batches(schema, &chunks, &places)
+    }
+}
+
+/// The rows at these places, batch and row, of batches with the columns of `schema`.
+pub(crate) fn interleave_batches(
+    schema: &Schema,
+    batches: &[&RecordBatch],
+    places: &[(usize, usize)],
+) -> Result<RecordBatch> {
     let column = |i: usize| {
-        let parts: Vec<&dyn Array> = chunks.iter().map(|chunk| chunk.column(i).as_ref()).collect();
-        interleave(&parts, &places).map_err(|error| Error::internal("cannot gather a batch").with_source(error))
+        let parts: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(i).as_ref()).collect();
+        interleave(&parts, places).map_err(|error| Error::internal("cannot mix rows").with_source(error))
     };
     let columns = (0..schema.fields().len()).map(column).collect::<Result<Vec<_>>>()?;
-    Ok((record_batch(schema, columns, rows)?, ids))
+    record_batch(schema, columns, places.len())
+}
+
+/// What the row of a window is that stands in this place in stored order.
+fn row_id(window: &Window, stored: u64, epoch: u64, sample: u64, padded: bool) -> RowId {
+    let pass = &window.pass;
+    let (piece, n) = pass.order.locate_unshuffled(window.lane, window.rows.start + stored);
+    let piece = &pass.selection.pieces()[piece as usize];
+    RowId {
+        epoch,
+        sample,
+        dataset: pass.source as u32,
+        piece: piece.piece,
+        row: piece.rows.nth(n),
+        padded,
+    }
 }

@@ -10,7 +10,9 @@ mod random;
 
 mod select;
 
+mod mix;
 mod order;
+mod sequence;
 mod share;
 mod state;
 
@@ -18,13 +20,13 @@ mod rank;
 
 mod view;
 
-mod scan;
 #[cfg(feature = "filter")]
 mod filter;
 mod narrow;
+mod scan;
 
-mod source;
 mod plan;
+mod source;
 
 mod columns;
 mod fetch;
@@ -42,10 +44,12 @@ mod pipeline;
 mod builder;
 mod reader;
 
-pub use builder::{DEFAULT_BATCH_SIZE, DEFAULT_LANES, Partition, ReaderBuilder, make_batch_reader, make_reader};
+pub use builder::{DEFAULT_BATCH_SIZE, Partition, ReaderBuilder, make_batch_reader, make_mixed_reader, make_reader};
+pub use mix::{BLOCK as MIX_BLOCK, Ending, Mix};
 pub use order::{ORDER_VERSION, Order, OrderOptions, Segment, Shuffle};
 pub use reader::{BatchReader, Reader, SampleBatch};
 pub use select::{Bitmap, RowSet, SelectedPiece, Selection};
 pub use share::{Remainder, Share};
+pub use source::DEFAULT_LANES;
 pub use state::ReaderState;
 pub use transform::TransformSpec;

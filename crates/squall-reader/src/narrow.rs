@@ -15,6 +15,15 @@ pub(crate) struct RowOptions {
 }
 
 impl RowOptions {
+    /// Whether any was given.
+    pub(crate) fn is_given(&self) -> bool {
+        #[cfg(feature = "filter")]
+        if self.filter.is_some() {
+            return true;
+        }
+        false
+    }
+
     /// The rows that are left. Clauses may name the columns of `schema`.
     pub(crate) fn select(&self, scan: &Scan, schema: &Schema) -> Result<Selection> {
         let mut pieces = all_pieces(&scan.dataset);

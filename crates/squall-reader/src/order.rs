@@ -129,6 +129,7 @@ impl Order {
         self.epoch
     }
 
+    #[cfg(test)]
     pub(crate) fn seed(&self) -> u64 {
         self.seed
     }

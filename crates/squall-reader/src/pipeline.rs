@@ -29,9 +29,9 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::fetch::{Wanted, fetch};
-use crate::gather::{Pass, Pick, Window};
-use crate::order::{Order, Segment};
-use crate::plan::{NewWindow, PlannedBatch, ReadPlan, Schedule};
+use crate::gather::{Pick, Window};
+use crate::order::Segment;
+use crate::plan::{Pass, PlannedBatch, ReadPlan, Schedule};
 use crate::work::{Context, Cursor, Delivered, Event, Job, LaneKey, Part, Run};
 
 /// Most batches that are planned ahead of those in work, so that windows are read before they are needed. Fewer are when
@@ -68,13 +68,14 @@ impl Pipeline {
             };
             workers.push(spawn(format!("squall-worker-{i}"), Box::new(run))?);
         }
+        let n_sources = plan.sources.len();
         let driver = Driver {
             schedule: Some(Schedule::new(plan)),
             context,
             lanes: HashMap::new(),
             planned: VecDeque::new(),
             windows_ahead: 0,
-            pass: 0,
+            newest: vec![0; n_sources],
             in_work: 0,
             done: BTreeMap::new(),
             n_started: 0,
@@ -133,7 +134,7 @@ struct Pending {
 }
 
 struct Lane {
-    order: Arc<Order>,
+    pass: Arc<Pass>,
     /// Windows to decode, in order.
     queue: VecDeque<Arc<Window>>,
     /// Runs that the queue and the window behind it need, in order.
@@ -153,8 +154,8 @@ struct Driver {
     planned: VecDeque<(usize, PlannedBatch)>,
     /// The sum of these numbers.
     windows_ahead: usize,
-    /// The newest pass; lanes of older ones get no more windows.
-    pass: Pass,
+    /// For each dataset the newest pass; lanes of older ones get no more windows.
+    newest: Vec<u64>,
     in_work: usize,
     /// Batches that wait for their turn.
     done: BTreeMap<u64, Result<Delivered>>,
@@ -208,7 +209,7 @@ impl Driver {
     fn plan(&mut self) {
         while let Some(schedule) = &mut self.schedule {
             if let Some((_, last)) = self.planned.back()
-                && (self.planned.len() >= PLAN_AHEAD || self.windows_ahead as u64 > last.order.lanes())
+                && (self.planned.len() >= PLAN_AHEAD || self.windows_ahead as u64 > last.lanes)
             {
                 return;
             }
@@ -229,28 +230,25 @@ impl Driver {
         }
     }
 
-    fn open_window(&mut self, NewWindow { order, window }: NewWindow) {
-        let key = (window.pass, window.lane);
-        if window.pass > self.pass {
-            self.pass = window.pass;
-            let old: Vec<_> = self
-                .lanes
-                .keys()
-                .filter(|(pass, _)| *pass < window.pass)
-                .copied()
-                .collect();
+    fn open_window(&mut self, window: Arc<Window>) {
+        let pass = &window.pass;
+        let key = (pass.id, window.lane);
+        if pass.id > self.newest[pass.source] {
+            self.newest[pass.source] = pass.id;
+            let old = self.lanes.iter().filter(|(_, lane)| lane.pass.source == pass.source);
+            let old: Vec<_> = old.map(|(key, _)| *key).filter(|key| key.0 < pass.id).collect();
             old.into_iter().for_each(|key| self.close_lane(key));
         }
         let lane = self.lanes.entry(key).or_insert_with(|| Lane {
-            order,
+            pass: pass.clone(),
             queue: VecDeque::new(),
             runs: VecDeque::new(),
             cursor: Some(Cursor::default()),
             failed: None,
         });
-        let lane_len = lane.order.lane_len(window.lane);
+        let lane_len = pass.order.lane_len(window.lane);
         // One window more than is needed now: its bytes are here when its turn comes.
-        let (_, ahead) = lane.order.windows(window.lane).of(window.rows.end.min(lane_len - 1));
+        let (_, ahead) = pass.order.windows(window.lane).of(window.rows.end.min(lane_len - 1));
         let wanted = window.rows.start..ahead.end;
         lane.queue.push_back(window);
         self.fetch(key, wanted);
@@ -265,11 +263,11 @@ impl Driver {
         let last = lane.runs.back().map_or(0, |run| run.rows.end);
         let mut at = wanted.start.max(last);
         while at < wanted.end {
-            let Segment { piece, rows } = lane.order.segment_at(key.1, at);
+            let Segment { piece, rows } = lane.pass.order.segment_at(key.1, at);
             let end = at + (rows.end - rows.start);
-            let plan = &self.context.plan;
-            let selected = &plan.source.selection.pieces()[piece as usize];
-            let info = plan.source.dataset.pieces()[selected.piece as usize];
+            let place = lane.pass.source;
+            let selected = &lane.pass.selection.pieces()[piece as usize];
+            let info = self.context.plan.sources[place].dataset.pieces()[selected.piece as usize];
             lane.runs.push_back(Pending {
                 rows: at..end,
                 piece: info,
@@ -278,12 +276,13 @@ impl Driver {
             let stored = selected.rows.runs(&rows);
             let (context, events, start) = (self.context.clone(), self.events_in.clone(), at);
             let task = async move {
+                let source = &context.plan.sources[place];
                 let wanted = Wanted {
-                    dataset: &context.plan.source.dataset,
-                    footers: &context.plan.source.footers,
+                    dataset: &source.dataset,
+                    footers: &source.footers,
                     piece: &info,
                     rows: stored,
-                    columns: &context.plan.source.columns,
+                    columns: &source.columns,
                 };
                 // The semaphore is never closed; a permit is held during the request only.
                 let _permit = context.fetches.acquire().await;
@@ -356,7 +355,7 @@ impl Driver {
                 return;
             };
             for Pick { window, .. } in batch.picks.iter().filter(|pick| pick.window.decoded.get().is_none()) {
-                let lane = self.lanes.get_mut(&(window.pass, window.lane));
+                let lane = self.lanes.get_mut(&(window.pass.id, window.lane));
                 // What failed behind the windows of this batch is no concern of it.
                 let failed = lane.and_then(|lane| lane.failed.take_if(|(start, _)| *start <= window.rows.start));
                 if let Some((_, error)) = failed {
@@ -442,7 +441,7 @@ impl Driver {
                 return false;
             };
             let holds_nothing = cursor.open.is_none() && lane.runs.is_empty();
-            lane.queue.is_empty() && lane.failed.is_none() && (holds_nothing || key.0 < self.pass)
+            lane.queue.is_empty() && lane.failed.is_none() && (holds_nothing || key.0 < self.newest[lane.pass.source])
         });
         if idle {
             self.lanes.remove(&key);

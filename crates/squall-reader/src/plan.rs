@@ -3,20 +3,27 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use squall_schema::{Error, Result};
+use squall_schema::{Error, Result, Schema};
 
-use crate::gather::{Pass, Pick, Window};
-use crate::order::{Order, OrderOptions};
+use crate::gather::{Pick, Window};
+use crate::order::Order;
 use crate::random::Permutation;
-use crate::share::{Share, Slice};
+use crate::select::Selection;
+use crate::sequence::{Sequence, Stretch};
+use crate::share::{Part, Share, SliceName};
 use crate::source::Source;
 use crate::state::{OrderIdentity, ReaderState};
 
 /// What a reader delivers, and with how many hands.
 #[derive(Debug, Clone)]
 pub(crate) struct ReadPlan {
-    pub(crate) source: Source,
-    pub(crate) order: OrderOptions,
+    /// The datasets that are read; one, or those of a mixture.
+    pub(crate) sources: Arc<[Source]>,
+    /// What an epoch is made of.
+    pub(crate) sequence: Sequence,
+    /// The columns that are delivered.
+    pub(crate) schema: Arc<Schema>,
+    pub(crate) seed: u64,
     pub(crate) share: Share,
     /// How many epochs there are; `None` is without end.
     pub(crate) epochs: Option<u64>,
@@ -29,27 +36,25 @@ pub(crate) struct ReadPlan {
 
 impl ReadPlan {
     pub(crate) fn identity(&self) -> OrderIdentity {
-        OrderIdentity {
-            dataset: self.source.dataset.fingerprint().to_owned(),
-            selection: self.source.selection.digest(),
-            shuffle: self.order.shuffle,
-            seed: self.order.seed,
-            lanes: self.order.lanes,
-            window: self.order.window,
-        }
+        OrderIdentity::new(&self.sources, &self.sequence, self.seed)
     }
 
     pub(crate) fn state(&self, epoch: u64, next: u64) -> ReaderState {
         ReaderState::new(&self.identity(), epoch, next)
     }
 
+    /// Samples of an epoch.
+    pub(crate) fn len(&self) -> u64 {
+        self.sequence.len()
+    }
+
     pub(crate) fn steps_per_epoch(&self) -> u64 {
-        self.share.steps(self.source.selection.rows(), 0)
+        self.share.steps(self.len(), 0)
     }
 
     /// Refuses numbers that do not go with the rows that are selected.
     pub(crate) fn check_steps(&self) -> Result<()> {
-        let rows = self.source.selection.rows();
+        let rows = self.len();
         self.share.validate_for(rows)?;
         if self.start.1 > rows {
             return Err(Error::invalid(format!(
@@ -67,13 +72,29 @@ impl ReadPlan {
     }
 }
 
+/// A pass over the rows of one dataset, lane by lane, forwards. An epoch has one for each dataset, and one more for each time
+/// that padding goes back to its first rows.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    /// Newer passes have larger numbers.
+    pub(crate) id: u64,
+    /// The place of the dataset in the plan.
+    pub(crate) source: usize,
+    pub(crate) order: Arc<Order>,
+    /// The rows that the order permutes.
+    pub(crate) selection: Arc<Selection>,
+}
+
 /// A batch that is planned: what it is made of, and where the reader stands behind it.
 pub(crate) struct PlannedBatch {
-    pub(crate) order: Arc<Order>,
-    /// Its place in the epoch, counted from where the reader began.
+    pub(crate) epoch: u64,
+    /// Its place in the epoch.
     pub(crate) step: u64,
+    pub(crate) stretches: Vec<Stretch>,
     pub(crate) picks: Vec<Pick>,
     pub(crate) permutation: Permutation,
+    /// Lanes of all datasets.
+    pub(crate) lanes: u64,
     /// The epoch and sample that come after it.
     pub(crate) after: (u64, u64),
 }
@@ -81,74 +102,53 @@ pub(crate) struct PlannedBatch {
 /// The planned batches of a reader, one after the other, and the windows that each is the first to need.
 pub(crate) struct Schedule {
     plan: Arc<ReadPlan>,
-    rows_per_piece: Vec<u64>,
-    current: Option<Epoch>,
     epoch: u64,
     next: u64,
-    passes: Pass,
+    open: Vec<Open>,
+    n_passes: u64,
 }
 
-struct Epoch {
-    order: Arc<Order>,
-    step: u64,
-    pass: Pass,
-    /// The last window of each lane that was needed.
+/// A pass with the last window of each lane that was needed.
+struct Open {
+    pass: Arc<Pass>,
     windows: HashMap<u64, Arc<Window>>,
-}
-
-/// A window that a planned batch needs first.
-pub(crate) struct NewWindow {
-    pub(crate) order: Arc<Order>,
-    pub(crate) window: Arc<Window>,
 }
 
 impl Schedule {
     pub(crate) fn new(plan: Arc<ReadPlan>) -> Self {
         let (epoch, next) = plan.start;
         Self {
-            rows_per_piece: plan.source.selection.rows_per_piece(),
             plan,
-            current: None,
             epoch,
             next,
-            passes: 0,
+            open: Vec::new(),
+            n_passes: 0,
         }
     }
 
     /// The next batch, its new windows pushed to `new`; `None` after the last epoch.
-    pub(crate) fn next(&mut self, new: &mut Vec<NewWindow>) -> Result<Option<PlannedBatch>> {
+    pub(crate) fn next(&mut self, new: &mut Vec<Arc<Window>>) -> Result<Option<PlannedBatch>> {
+        let plan = self.plan.clone();
         loop {
-            if self.plan.epochs.is_some_and(|epochs| self.epoch >= epochs) {
+            if plan.epochs.is_some_and(|epochs| self.epoch >= epochs) {
                 return Ok(None);
             }
-            let epoch = match &mut self.current {
-                Some(epoch) => epoch,
-                None => {
-                    let order = Order::new(&self.rows_per_piece, &self.plan.order, self.epoch)?;
-                    self.passes += 1;
-                    self.current.insert(Epoch {
-                        order: Arc::new(order),
-                        step: 0,
-                        pass: self.passes,
-                        windows: HashMap::new(),
-                    })
-                }
-            };
-            if let Some(slice) = self.plan.share.slice(&epoch.order, self.next) {
-                self.next = slice.samples.end;
-                let picks = epoch.picks(&slice, &mut self.passes, new);
-                let (order, step) = (epoch.order.clone(), epoch.step);
-                epoch.step += 1;
-                if self.plan.share.steps(order.len(), self.next) == 0 {
+            if let Some((samples, padding)) = plan.share.batch(plan.len(), self.next) {
+                let (epoch, next) = (self.epoch, self.next);
+                self.next = samples.end;
+                if plan.share.steps(plan.len(), self.next) == 0 {
                     self.end_epoch();
                 }
-                return Ok(Some(PlannedBatch {
-                    order,
-                    step,
-                    picks,
-                    permutation: slice.permutation,
-                    after: (self.epoch, self.next),
-                }));
+                let mut stretches = plan.sequence.stretches(epoch, samples, 0);
+                for (layer, samples) in (1..).zip(padding) {
+                    stretches.extend(plan.sequence.stretches(epoch, samples, layer));
+                }
+                let name = SliceName {
+                    seed: plan.seed,
+                    epoch,
+                    next,
+                };
+                return self.batch(stretches, name, new).map(Some);
             }
             // An epoch without a batch: fewer rows than a global batch, and the remainder dropped.
             self.end_epoch();
@@ -156,58 +156,101 @@ impl Schedule {
     }
 
     fn end_epoch(&mut self) {
-        self.current = None;
         self.epoch = self.epoch.saturating_add(1);
         self.next = 0;
     }
-}
 
-impl Epoch {
-    fn picks(&mut self, slice: &Slice, passes: &mut Pass, new: &mut Vec<NewWindow>) -> Vec<Pick> {
+    fn batch(&mut self, stretches: Vec<Stretch>, name: SliceName, new: &mut Vec<Arc<Window>>) -> Result<PlannedBatch> {
+        let mut orders = Vec::with_capacity(stretches.len());
+        for stretch in &stretches {
+            let open = self.open(stretch)?;
+            orders.push(self.open[open].pass.order.clone());
+        }
+        let part = |(stretch, order): (&Stretch, _)| Part {
+            order,
+            samples: stretch.samples.clone(),
+            layer: stretch.layer,
+        };
+        let parts: Vec<_> = stretches.iter().zip(orders.iter().map(Arc::as_ref)).map(part).collect();
+        let slice = self.plan.share.slice(&parts, name);
         let mut picks = Vec::new();
-        for run in &slice.runs {
-            let windows = self.order.windows(run.lane);
+        for run in slice.runs {
             let mut q = run.rows.start;
             while q < run.rows.end {
-                let (index, rows) = windows.of(q);
-                let end = run.rows.end.min(rows.end);
-                let last = self.windows.get(&run.lane).filter(|last| last.rows == rows);
-                let window = match last {
-                    Some(window) => window.clone(),
-                    None => {
-                        if self
-                            .windows
-                            .get(&run.lane)
-                            .is_some_and(|last| last.rows.start > rows.start)
-                        {
-                            // Padding goes back to the first rows: a pass of its own, for a lane is read forwards only.
-                            *passes += 1;
-                            self.pass = *passes;
-                            self.windows.clear();
-                        }
-                        let window = Arc::new(Window {
-                            pass: self.pass,
-                            lane: run.lane,
-                            permutation: self.order.window_permutation(run.lane, index, &rows),
-                            rows,
-                            decoded: Default::default(),
-                        });
-                        self.windows.insert(run.lane, window.clone());
-                        new.push(NewWindow {
-                            order: self.order.clone(),
-                            window: window.clone(),
-                        });
-                        window
-                    }
-                };
+                let window = self.window(&stretches[run.part], run.lane, q, new)?;
+                let end = run.rows.end.min(window.rows.end);
                 picks.push(Pick {
                     window,
+                    stretch: run.part,
                     rows: q..end,
-                    padded: run.padded,
                 });
                 q = end;
             }
         }
-        picks
+        // Of each dataset the newest pass is the one that goes on.
+        let newest: HashMap<_, _> = self.open.iter().map(|open| (open.pass.source, open.pass.id)).collect();
+        self.open.retain(|open| newest[&open.pass.source] == open.pass.id);
+        Ok(PlannedBatch {
+            epoch: name.epoch,
+            step: name.next.div_ceil(self.plan.share.global_batch),
+            stretches,
+            picks,
+            permutation: slice.permutation,
+            lanes: self.open.iter().map(|open| open.pass.order.lanes()).sum(),
+            after: (self.epoch, self.next),
+        })
+    }
+
+    /// The place in `open` of the newest pass over the dataset and epoch of a stretch.
+    fn open(&mut self, stretch: &Stretch) -> Result<usize> {
+        let same = |open: &Open| (open.pass.source, open.pass.order.epoch()) == (stretch.source, stretch.epoch);
+        if let Some(found) = self.open.iter().rposition(same) {
+            return Ok(found);
+        }
+        let source = &self.plan.sources[stretch.source];
+        let selection = source.selection.clone();
+        let order = Order::new(&selection.rows_per_piece(), &source.order, stretch.epoch)?;
+        Ok(self.push(stretch.source, Arc::new(order), selection))
+    }
+
+    fn push(&mut self, source: usize, order: Arc<Order>, selection: Arc<Selection>) -> usize {
+        self.n_passes += 1;
+        self.open.push(Open {
+            pass: Arc::new(Pass {
+                id: self.n_passes,
+                source,
+                order,
+                selection,
+            }),
+            windows: HashMap::new(),
+        });
+        self.open.len() - 1
+    }
+
+    /// The window that holds row `q` of a lane.
+    fn window(&mut self, stretch: &Stretch, lane: u64, q: u64, new: &mut Vec<Arc<Window>>) -> Result<Arc<Window>> {
+        let mut open = self.open(stretch)?;
+        let pass = &self.open[open].pass;
+        let (index, rows) = pass.order.windows(lane).of(q);
+        match self.open[open].windows.get(&lane) {
+            Some(last) if last.rows == rows => return Ok(last.clone()),
+            Some(last) if last.rows.start > rows.start => {
+                // Padding goes back to the first rows: a pass of its own, for a lane is read forwards only.
+                let (order, selection) = (pass.order.clone(), pass.selection.clone());
+                open = self.push(stretch.source, order, selection);
+            }
+            _ => {}
+        }
+        let Open { pass, windows } = &mut self.open[open];
+        let window = Arc::new(Window {
+            pass: pass.clone(),
+            lane,
+            permutation: pass.order.window_permutation(lane, index, &rows),
+            rows,
+            decoded: Default::default(),
+        });
+        windows.insert(lane, window.clone());
+        new.push(window.clone());
+        Ok(window)
     }
 }

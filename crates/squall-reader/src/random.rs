@@ -23,6 +23,10 @@ pub(crate) enum Domain {
     Slice = 4,
     /// What a TransformSpec draws for a row; the index is the sample.
     Row = 5,
+    /// The places of the datasets in a block of a mixture; the index is the block's.
+    Mix = 6,
+    /// The seed of a dataset of a mixture; the index is its place.
+    Member = 7,
 }
 
 /// The stream of a named choice.

@@ -164,17 +164,17 @@ macro_rules! facts {
         impl $reader {
             /// The fields that are delivered.
             pub fn schema(&self) -> &Schema {
-                &self.core.plan.source.schema
+                &self.core.plan.schema
             }
 
             /// The dataset that is read.
             pub fn dataset(&self) -> &Dataset {
-                &self.core.plan.source.dataset
+                &self.core.plan.sources[0].dataset
             }
 
             /// Selected rows: those of an epoch on all ranks together. With row groups partitioned, those of this rank.
             pub fn rows_per_epoch(&self) -> u64 {
-                self.core.plan.source.selection.rows()
+                self.core.plan.len()
             }
 
             /// Batches of a whole epoch, the same on every rank.
@@ -209,7 +209,7 @@ facts!(Reader);
 impl Reader {
     pub(crate) fn new(plan: ReadPlan, io: Arc<Io>) -> Self {
         Self {
-            names: plan.source.schema.names().map(Arc::from).collect(),
+            names: plan.schema.names().map(Arc::from).collect(),
             core: Core::new(plan, io),
             batch: None,
         }
@@ -244,7 +244,7 @@ impl Iterator for Reader {
             if let Some((batch, next)) = &mut self.batch
                 && let Some(id) = batch.ids.get(*next)
             {
-                let row = row_at(&batch.columns, *next, *id, &self.names, &self.core.plan.source.schema);
+                let row = row_at(&batch.columns, *next, *id, &self.names, &self.core.plan.schema);
                 *next += 1;
                 return Some(row);
             }

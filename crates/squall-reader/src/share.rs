@@ -39,21 +39,27 @@ pub struct Share {
     pub remainder: Remainder,
 }
 
+/// A run of samples of a dataset's order that is part of a global batch.
+pub(crate) struct Part<'a> {
+    pub(crate) order: &'a Order,
+    pub(crate) samples: Range<u64>,
+    /// Parts of one layer are mixed, layers are laid end to end.
+    pub(crate) layer: usize,
+}
+
 /// Places of one lane that a rank takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Run {
+    /// The place of its part in the global batch.
+    pub(crate) part: usize,
     pub(crate) lane: u64,
     pub(crate) rows: Range<u64>,
-    /// Whether the rows stand a second time in their epoch.
-    pub(crate) padded: bool,
 }
 
 /// A rank's slice of a global batch.
 #[derive(Debug, Clone)]
 pub(crate) struct Slice {
-    /// The samples of the global batch, those of the padding left out.
-    pub(crate) samples: Range<u64>,
-    /// What the rank takes of them.
+    /// What the rank takes.
     pub(crate) runs: Vec<Run>,
     /// The order of its rows: place `i` of the batch holds row `permutation.get(i)` of the runs laid end to end.
     pub(crate) permutation: Permutation,
@@ -119,51 +125,101 @@ impl Share {
         }
     }
 
-    /// This rank's slice of the global batch that begins with sample `next`, or `None` at the end of the epoch.
-    pub(crate) fn slice(&self, order: &Order, next: u64) -> Option<Slice> {
-        if self.steps(order.len(), next) == 0 {
+    /// The samples of the global batch that begins with sample `next` of an epoch of `len`, and how often samples from the
+    /// epoch's beginning follow it as padding. `None` at the end of the epoch.
+    pub(crate) fn batch(&self, len: u64, next: u64) -> Option<(Range<u64>, Vec<Range<u64>>)> {
+        if self.steps(len, next) == 0 {
             return None;
         }
-        let samples = next..next.saturating_add(self.global_batch).min(order.len());
-        // The passes over the epoch that make up the batch: one, and as many more as padding needs.
-        let mut passes = vec![(samples.clone(), false)];
+        let samples = next..next.saturating_add(self.global_batch).min(len);
         let mut rows = samples.end - samples.start;
+        let mut padding = Vec::new();
         while self.remainder == Remainder::Pad && rows < self.global_batch {
-            let more = (self.global_batch - rows).min(order.len());
-            passes.push((0..more, true));
+            let more = (self.global_batch - rows).min(len);
+            padding.push(0..more);
             rows += more;
         }
-        let mine = part(rows, self.rank, self.world_size);
+        Some((samples, padding))
+    }
+
+    /// This rank's slice of the global batch that is made of these parts, in layers: within a layer each part is sorted by
+    /// lane, and the parts are mixed in proportion to their lengths; the layers are laid end to end.
+    pub(crate) fn slice(&self, parts: &[Part<'_>], name: SliceName) -> Slice {
+        let length = |part: &Part<'_>| part.samples.end - part.samples.start;
+        let mine = part(parts.iter().map(length).sum(), self.rank, self.world_size);
         let mut runs = Vec::new();
-        let mut before = 0;
-        for (samples, padded) in passes {
-            for lane in 0..order.lanes() {
-                let places = places(&samples, lane, order.lanes());
-                let count = places.end - places.start;
-                let start = mine.start.clamp(before, before + count);
-                let end = mine.end.clamp(before, before + count);
-                if start < end {
-                    runs.push(Run {
-                        lane,
-                        rows: places.start + (start - before)..places.start + (end - before),
-                        padded,
-                    });
-                }
-                before += count;
+        let (mut before, mut first) = (0, 0);
+        for layer in parts.chunk_by(|part, next| part.layer == next.layer) {
+            let lengths: Vec<_> = layer.iter().map(length).collect();
+            let all: u64 = lengths.iter().sum();
+            let inside = |at: u64| at.clamp(before, before + all) - before;
+            let starts = cut(&lengths, inside(mine.start));
+            let ends = cut(&lengths, inside(mine.end));
+            for (place, part) in layer.iter().enumerate() {
+                lane_runs(first + place, part, starts[place]..ends[place], &mut runs);
             }
+            before += all;
+            first += layer.len();
         }
-        let permutation = if order.shuffles() {
-            let mut rng = stream(order.seed(), order.epoch(), Domain::Slice, next + mine.start);
+        let permutation = if parts.iter().any(|part| part.order.shuffles()) {
+            let mut rng = stream(name.seed, name.epoch, Domain::Slice, name.next + mine.start);
             Permutation::new(mine.end - mine.start, &mut rng)
         } else {
             Permutation::Identity
         };
-        Some(Slice {
-            samples,
-            runs,
-            permutation,
-        })
+        Slice { runs, permutation }
     }
+}
+
+/// What names the random choice of a slice's order.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SliceName {
+    pub(crate) seed: u64,
+    pub(crate) epoch: u64,
+    /// The first sample of the global batch.
+    pub(crate) next: u64,
+}
+
+/// Pushes the runs that the rows `mine` of a part are, when its rows are sorted by lane.
+fn lane_runs(part: usize, Part { order, samples, .. }: &Part<'_>, mine: Range<u64>, runs: &mut Vec<Run>) {
+    let mut before = 0;
+    for lane in 0..order.lanes() {
+        let places = places(samples, lane, order.lanes());
+        let count = places.end - places.start;
+        let start = mine.start.clamp(before, before + count);
+        let end = mine.end.clamp(before, before + count);
+        if start < end {
+            runs.push(Run {
+                part,
+                lane,
+                rows: places.start + (start - before)..places.start + (end - before),
+            });
+        }
+        before += count;
+        if before >= mine.end {
+            return;
+        }
+    }
+}
+
+/// How many rows of each part are among the first `n` of all, when parts of these lengths are mixed in proportion.
+///
+/// One part after the other takes its share, rounded, of what the parts before it left. As `n` grows by one, so does one of
+/// the numbers.
+fn cut(lengths: &[u64], mut n: u64) -> Vec<u64> {
+    let mut all: u64 = lengths.iter().sum();
+    let mut first = Vec::with_capacity(lengths.len());
+    for length in lengths {
+        let share = match all {
+            0 => 0,
+            _ => (u128::from(n) * u128::from(*length) + u128::from(all / 2)) / u128::from(all),
+        };
+        // A share is never more than its part.
+        first.push(share as u64);
+        n -= share as u64;
+        all -= length;
+    }
+    first
 }
 
 /// The `i`-th of `n` parts of `0..rows`; the first ones have one more where it does not divide.
@@ -198,18 +254,48 @@ mod tests {
     /// The samples of every batch of a rank, in its order, with their padding marks.
     fn batches(order: &Order, share: Share, mut next: u64) -> Vec<Vec<(u64, bool)>> {
         let mut batches = Vec::new();
-        while let Some(slice) = share.slice(order, next) {
+        while let Some((samples, padding)) = share.batch(order.len(), next) {
+            let name = SliceName {
+                seed: order.seed(),
+                epoch: order.epoch(),
+                next,
+            };
+            next = samples.end;
+            let part = |(layer, samples)| Part { order, samples, layer };
+            let parts: Vec<_> = std::iter::once(samples).chain(padding).enumerate().map(part).collect();
+            let slice = share.slice(&parts, name);
             let flat: Vec<_> = (slice.runs.iter())
-                .flat_map(|run| run.rows.clone().map(|q| (q * order.lanes() + run.lane, run.padded)))
+                .flat_map(|run| run.rows.clone().map(|q| (q * order.lanes() + run.lane, run.part > 0)))
                 .collect();
             batches.push(
                 (0..flat.len() as u64)
                     .map(|i| flat[slice.permutation.get(i) as usize])
                     .collect(),
             );
-            next = slice.samples.end;
         }
         batches
+    }
+
+    #[test]
+    fn parts_are_cut_in_proportion() {
+        assert_eq!(cut(&[10], 3), [3]);
+        assert_eq!(cut(&[6, 3, 1], 5), [3, 2, 0]);
+        assert_eq!(cut(&[0, 4, 0], 4), [0, 4, 0]);
+        for lengths in [vec![1, 1, 1, 1, 1], vec![700, 0, 299, 1], vec![5, 3, 3]] {
+            let all: u64 = lengths.iter().sum();
+            let mut last = cut(&lengths, 0);
+            assert!(last.iter().all(|n| *n == 0));
+            for n in 1..=all {
+                let next = cut(&lengths, n);
+                let grown: u64 = next.iter().zip(&last).map(|(next, last)| next - last).sum();
+                assert!(
+                    grown == 1 && next.iter().zip(&lengths).all(|(n, length)| n <= length),
+                    "{next:?}"
+                );
+                last = next;
+            }
+            assert_eq!(last, lengths);
+        }
     }
 
     #[test]

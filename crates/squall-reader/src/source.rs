@@ -8,13 +8,15 @@ use squall_schema::{Result, Schema};
 use crate::columns::Columns;
 use crate::fetch::Footers;
 use crate::narrow::RowOptions;
-use crate::order::Shuffle;
+use crate::order::{Order, OrderOptions, Shuffle};
 use crate::reader::Io;
 use crate::scan::Scan;
 use crate::select::Selection;
 use crate::transform::TransformSpec;
 use crate::view::View;
 
+/// Lanes when none are given. Every batch mixes rows of so many places of the dataset.
+pub const DEFAULT_LANES: u64 = 32;
 /// Bytes of a window when none is given, and its bounds in rows.
 const WINDOW_BYTES: u64 = 4 << 20;
 const WINDOW_ROWS: (u64, u64) = (64, 8192);
@@ -45,11 +47,28 @@ pub(crate) struct Source {
     pub(crate) transform: TransformSpec,
     /// The columns behind the transform.
     pub(crate) schema: Arc<Schema>,
+    pub(crate) order: OrderOptions,
 }
 
 impl SourceOptions {
+    /// The first option that was given.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        let given = [
+            ("the time zone", self.time_zone.is_some()),
+            ("the choice of columns", self.view.is_given()),
+            ("the choice of rows", self.rows.is_given()),
+            ("the transform", self.transform.is_given()),
+            ("the shuffle mode", self.shuffle.is_some()),
+            ("the number of lanes", self.lanes.is_some()),
+            ("the window", self.window.is_some()),
+        ];
+        given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
+    }
+
     /// Opens the dataset and checks the options against it. No data is read but for the selection of rows.
-    pub(crate) fn open(&self, workers: usize, io: &Arc<Io>) -> Result<Source> {
+    ///
+    /// Order options that are not given are those of `saved`, or the defaults.
+    pub(crate) fn open(&self, workers: usize, io: &Arc<Io>, seed: u64, saved: Option<&OrderOptions>) -> Result<Source> {
         let url = DatasetUrl::parse(&self.url)?;
         let mut options = OpenOptions::default();
         if let Some(zone) = &self.time_zone {
@@ -68,7 +87,17 @@ impl SourceOptions {
             workers,
         };
         let selection = self.rows.select(&scan, &self.view.all(&dataset)?)?;
+        let window = self.window.or(saved.map(|saved| saved.window));
+        let order = OrderOptions {
+            shuffle: self.shuffle.or(saved.map(|saved| saved.shuffle)).unwrap_or_default(),
+            seed,
+            lanes: self.lanes.or(saved.map(|saved| saved.lanes)).unwrap_or(DEFAULT_LANES),
+            window: window.unwrap_or_else(|| default_window(&dataset)),
+        };
+        // Checks the options; each epoch makes its own.
+        Order::new(&selection.rows_per_piece(), &order, 0)?;
         Ok(Source {
+            order,
             dataset,
             footers,
             selection: Arc::new(selection),
@@ -81,7 +110,7 @@ impl SourceOptions {
 }
 
 /// Rows that make [`WINDOW_BYTES`] in this dataset, all columns counted: the order does not depend on those selected.
-pub(crate) fn default_window(dataset: &Dataset) -> u64 {
+fn default_window(dataset: &Dataset) -> u64 {
     let bytes: u64 = dataset.pieces().iter().map(|piece| piece.uncompressed_bytes).sum();
     let row = (bytes / dataset.rows().max(1)).max(1);
     (WINDOW_BYTES / row).clamp(WINDOW_ROWS.0, WINDOW_ROWS.1)

@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use squall_schema::{Error, Result};
+use xxhash_rust::xxh3::Xxh3;
 
-use crate::order::{ORDER_VERSION, Shuffle};
+use crate::order::{ORDER_VERSION, OrderOptions, Shuffle};
+use crate::sequence::Sequence;
+use crate::source::Source;
 
 /// Version of the stored form.
 const VERSION: u32 = 1;
@@ -33,11 +36,43 @@ pub struct ReaderState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OrderIdentity {
     pub(crate) dataset: String,
-    pub(crate) selection: u64,
-    pub(crate) shuffle: Shuffle,
-    pub(crate) seed: u64,
-    pub(crate) lanes: u64,
-    pub(crate) window: u64,
+    pub(crate) selection: String,
+    pub(crate) order: OrderOptions,
+}
+
+impl OrderIdentity {
+    pub(crate) fn new(sources: &[Source], sequence: &Sequence, seed: u64) -> Self {
+        let [source, ..] = sources else {
+            unreachable!("a plan has a dataset");
+        };
+        let order = OrderOptions {
+            seed,
+            ..source.order.clone()
+        };
+        let mut selections = Xxh3::new();
+        let mut sampling = Xxh3::new();
+        for source in sources {
+            selections.update(&source.selection.digest().to_le_bytes());
+        }
+        let dataset = match sequence {
+            Sequence::One(_) => source.dataset.fingerprint().to_owned(),
+            Sequence::Mixed(mix) => {
+                sampling.update(mix.text().as_bytes());
+                let mut datasets = Xxh3::new();
+                for source in sources {
+                    datasets.update(source.dataset.fingerprint().as_bytes());
+                    sampling.update(format!("{:?}", source.order).as_bytes());
+                }
+                format!("{:032x}", datasets.digest128())
+            }
+        };
+        Self {
+            dataset,
+            // Half of it says which rows there are, the other half how samples are made of them.
+            selection: format!("{:08x}{:08x}", selections.digest() as u32, sampling.digest() as u32),
+            order,
+        }
+    }
 }
 
 impl ReaderState {
@@ -46,18 +81,18 @@ impl ReaderState {
             version: VERSION,
             order: ORDER_VERSION,
             dataset: identity.dataset.clone(),
-            selection: format!("{:x}", identity.selection),
-            shuffle: shuffle_name(identity.shuffle).to_owned(),
-            seed: identity.seed,
-            lanes: identity.lanes,
-            window: identity.window,
+            selection: identity.selection.clone(),
+            shuffle: shuffle_name(identity.order.shuffle).to_owned(),
+            seed: identity.order.seed,
+            lanes: identity.order.lanes,
+            window: identity.order.window,
             epoch,
             next,
         }
     }
 
     /// The options that a resumed reader takes over where it was given none: shuffle, seed, lanes, window.
-    pub(crate) fn options(&self) -> Result<(Shuffle, u64, u64, u64)> {
+    pub(crate) fn options(&self) -> Result<OrderOptions> {
         if (self.version, self.order) != (VERSION, ORDER_VERSION) {
             return Err(Error::unsupported(format!(
                 "the state has version {} and order version {}: expected {VERSION} and {ORDER_VERSION}",
@@ -68,15 +103,25 @@ impl ReaderState {
         let shuffle = known.into_iter().find(|shuffle| shuffle_name(*shuffle) == self.shuffle);
         let shuffle =
             shuffle.ok_or_else(|| Error::invalid(format!("unknown shuffle mode {:?} in the state", self.shuffle)))?;
-        Ok((shuffle, self.seed, self.lanes, self.window))
+        Ok(OrderOptions {
+            shuffle,
+            seed: self.seed,
+            lanes: self.lanes,
+            window: self.window,
+        })
     }
 
     /// Refuses a state of another order, saying what differs.
     pub(crate) fn check(&self, identity: &OrderIdentity) -> Result<()> {
         let now = Self::new(identity, self.epoch, self.next);
         let pairs = [
-            ("the dataset's fingerprint", &self.dataset, &now.dataset),
-            ("the selection of rows", &self.selection, &now.selection),
+            ("the dataset's fingerprint", &*self.dataset, &*now.dataset),
+            ("the selection of rows", rows(&self.selection), rows(&now.selection)),
+            (
+                "the sampler, the n-grams or the mixture",
+                sampling(&self.selection),
+                sampling(&now.selection),
+            ),
             ("the shuffle mode", &self.shuffle, &now.shuffle),
             ("the seed", &self.seed.to_string(), &now.seed.to_string()),
             ("the number of lanes", &self.lanes.to_string(), &now.lanes.to_string()),
@@ -102,6 +147,16 @@ impl ReaderState {
     }
 }
 
+/// Of the digest of a selection the half that says which rows there are to choose from.
+fn rows(selection: &str) -> &str {
+    selection.get(..8).unwrap_or(selection)
+}
+
+/// The half that says how samples are made of them.
+fn sampling(selection: &str) -> &str {
+    selection.get(8..).unwrap_or_default()
+}
+
 fn shuffle_name(shuffle: Shuffle) -> &'static str {
     match shuffle {
         Shuffle::None => "none",
@@ -117,11 +172,13 @@ mod tests {
     fn identity() -> OrderIdentity {
         OrderIdentity {
             dataset: "0123456789abcdef0123456789abcdef".into(),
-            selection: 0x0123_4567_89ab_cdef,
-            shuffle: Shuffle::Windows,
-            seed: 4_294_967_295,
-            lanes: 32,
-            window: 8192,
+            selection: "0123456789abcdef".into(),
+            order: OrderOptions {
+                shuffle: Shuffle::Windows,
+                seed: 4_294_967_295,
+                lanes: 32,
+                window: 8192,
+            },
         }
     }
 
@@ -139,7 +196,10 @@ mod tests {
         let state = ReaderState::new(&identity(), 0, 5);
         let error = state
             .check(&OrderIdentity {
-                window: 64,
+                order: OrderOptions {
+                    window: 64,
+                    ..identity().order
+                },
                 ..identity()
             })
             .expect_err("other window");

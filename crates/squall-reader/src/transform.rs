@@ -109,6 +109,11 @@ impl TransformSpec {
         self
     }
 
+    /// Whether it does anything.
+    pub(crate) fn is_given(&self) -> bool {
+        !matches!(self.function, Function::None) || !self.removed.is_empty() || self.selected.is_some()
+    }
+
     /// The schema behind the closure.
     pub fn schema(&self, source: &Schema) -> Result<Schema> {
         if self.selected.is_some() && !self.removed.is_empty() {

@@ -43,6 +43,18 @@ impl fmt::Debug for Encoded {
 }
 
 impl View {
+    /// Whether any was given.
+    pub(crate) fn is_given(&self) -> bool {
+        let Self {
+            names,
+            patterns,
+            flatten,
+            encoded,
+            shapes,
+        } = self;
+        names.is_some() || patterns.is_some() || *flatten || encoded.0.is_some() || !shapes.is_empty()
+    }
+
     /// All columns of the dataset, as this view shows them.
     pub(crate) fn all(&self, dataset: &Dataset) -> Result<Schema> {
         match self.flatten {

@@ -15,8 +15,9 @@ use tokio::sync::Semaphore;
 use crate::cells::decode_cells;
 use crate::decode::Decoder;
 use crate::fetch::Fetched;
-use crate::gather::{Chunks, Pass, Window, gather};
+use crate::gather::{Chunks, Picked, Window, interleave_batches};
 use crate::plan::{PlannedBatch, ReadPlan};
+use crate::source::Source;
 use crate::transform::Rows;
 
 /// Fetches that are under way at the same time.
@@ -33,8 +34,8 @@ pub(crate) struct Delivered {
     pub(crate) after: (u64, u64),
 }
 
-/// A lane of a pass.
-pub(crate) type LaneKey = (Pass, u64);
+/// The number of a pass, and a lane of it.
+pub(crate) type LaneKey = (u64, u64);
 
 pub(crate) enum Job {
     Decode {
@@ -95,25 +96,25 @@ pub(crate) struct Context {
     pub(crate) plan: Arc<ReadPlan>,
     /// Limits how many fetches are under way.
     pub(crate) fetches: Semaphore,
-    /// For each file the partition fields that are read, with their values.
-    pub(crate) partitions: Vec<Arc<[(Field, Value)]>>,
+    /// For each dataset and each file of it the partition fields that are read, with their values.
+    pub(crate) partitions: Vec<Vec<Arc<[(Field, Value)]>>>,
 }
 
-fn partitions(plan: &ReadPlan) -> Vec<Arc<[(Field, Value)]>> {
-    let fields = plan.source.dataset.partition_fields();
+fn partitions(source: &Source) -> Vec<Arc<[(Field, Value)]>> {
+    let fields = source.dataset.partition_fields();
     let values = |file: &squall_dataset::DataFile| {
         let all = fields.iter().cloned().zip(file.partition.iter().cloned());
-        all.filter(|(field, _)| plan.source.decoded.get(&field.name).is_some())
+        all.filter(|(field, _)| source.decoded.get(&field.name).is_some())
             .collect()
     };
-    plan.source.dataset.files().iter().map(values).collect()
+    source.dataset.files().iter().map(values).collect()
 }
 
 impl Context {
     pub(crate) fn new(plan: Arc<ReadPlan>) -> Self {
         Self {
             fetches: Semaphore::new(FETCHES),
-            partitions: partitions(&plan),
+            partitions: plan.sources.iter().map(partitions).collect(),
             plan,
         }
     }
@@ -145,23 +146,24 @@ impl Context {
 
     fn decode(&self, window: &Window, cursor: &mut Cursor, parts: &[Part]) -> Result<()> {
         let mut chunks = Vec::new();
+        let source = &self.plan.sources[window.pass.source];
         for part in parts {
-            let plan = &self.plan;
-            let file = plan.source.dataset.file_of(&part.run.piece);
+            let file = source.dataset.file_of(&part.run.piece);
             let at = |error: Error| {
                 error
                     .at("row group", part.run.piece.row_group)
                     .at("file", &file.path)
-                    .at("URL", plan.source.dataset.url())
+                    .at("URL", source.dataset.url())
             };
             let mut decoder = match cursor.open.take() {
                 Some((decoder, start, next)) if start == part.run.rows.start && next == part.rows.start => decoder,
                 _ => {
                     let skip = part.rows.start - part.run.rows.start;
-                    let partition = self.partitions[part.run.piece.file as usize].clone();
+                    let partition = self.partitions[window.pass.source][part.run.piece.file as usize].clone();
                     // A lane does not decode more at a time than its windows hold.
-                    let rows_at_once = plan.order.window;
-                    Decoder::new(&part.run.fetched, skip, rows_at_once, plan.source.columns.clone(), partition).map_err(at)?
+                    let rows_at_once = source.order.window;
+                    Decoder::new(&part.run.fetched, skip, rows_at_once, source.columns.clone(), partition)
+                        .map_err(at)?
                 }
             };
             decoder.take(part.rows.end - part.rows.start, &mut chunks).map_err(at)?;
@@ -176,47 +178,60 @@ impl Context {
     }
 
     fn build(&self, batch: &PlannedBatch) -> Result<Delivered> {
-        let plan = &self.plan;
-        let (cells, ids) = gather(
-            &batch.order,
-            &plan.source.selection,
-            &batch.picks,
-            &batch.permutation,
-            plan.source.columns.schema(),
-        )?;
-        let columns = decode_cells(cells, &plan.source.decoded).map_err(|error| self.name_row(error, &ids))?;
-        let rows = Rows {
-            ids: &ids,
-            seed: plan.order.seed,
-            source: &plan.source.decoded,
-            target: &plan.source.schema,
+        let picked = Picked::new(batch);
+        let columns = match &*self.plan.sources {
+            [source] => self.build_rows(&picked, source, (0..picked.ids.len()).collect())?,
+            sources => {
+                let mut places = vec![(0, 0); picked.ids.len()];
+                let mut parts = Vec::with_capacity(sources.len());
+                for (place, source) in sources.iter().enumerate() {
+                    let rows = picked.rows_of(place);
+                    rows.iter().enumerate().for_each(|(i, row)| places[*row] = (place, i));
+                    parts.push(self.build_rows(&picked, source, rows)?);
+                }
+                interleave_batches(&self.plan.schema, &parts.iter().collect::<Vec<_>>(), &places)?
+            }
         };
-        let columns = plan.source.transform.apply(columns, rows);
         Ok(Delivered {
-            epoch: batch.order.epoch(),
+            epoch: batch.epoch,
             step: batch.step,
-            columns: columns.map_err(|error| self.name_row(error, &ids))?,
-            ids,
+            columns,
+            ids: picked.ids,
             after: batch.after,
         })
     }
 
-    /// Says which stored row the row of a batch is.
-    fn name_row(&self, error: Error, ids: &[RowId]) -> Error {
-        let row = error.place("batch row").and_then(|row| row.parse::<usize>().ok());
-        let Some(id) = row.and_then(|row| ids.get(row)) else {
-            return error;
+    /// These rows of a batch, all of one dataset, decoded and transformed.
+    fn build_rows(&self, picked: &Picked<'_>, source: &Source, rows: Vec<usize>) -> Result<RecordBatch> {
+        let ids: Vec<_> = rows.iter().map(|row| picked.ids[*row]).collect();
+        let cells = picked.gather(&rows, source.columns.schema())?;
+        let columns = decode_cells(cells, &source.decoded).map_err(|error| name_row(error, source, &ids))?;
+        let about = Rows {
+            ids: &ids,
+            seed: self.plan.seed,
+            source: &source.decoded,
+            target: &source.schema,
         };
-        let dataset = &self.plan.source.dataset;
-        let piece = &dataset.pieces()[id.piece as usize];
-        error
-            .at("epoch", id.epoch)
-            .at("sample", id.sample)
-            .at("row", id.row)
-            .at("row group", piece.row_group)
-            .at("file", &dataset.file_of(piece).path)
-            .at("URL", dataset.url())
+        let columns = source.transform.apply(columns, about);
+        columns.map_err(|error| name_row(error, source, &ids))
     }
+}
+
+/// Says which stored row the row of a batch is.
+fn name_row(error: Error, source: &Source, ids: &[RowId]) -> Error {
+    let row = error.place("batch row").and_then(|row| row.parse::<usize>().ok());
+    let Some(id) = row.and_then(|row| ids.get(row)) else {
+        return error;
+    };
+    let dataset = &source.dataset;
+    let piece = &dataset.pieces()[id.piece as usize];
+    error
+        .at("epoch", id.epoch)
+        .at("sample", id.sample)
+        .at("row", id.row)
+        .at("row group", piece.row_group)
+        .at("file", &dataset.file_of(piece).path)
+        .at("URL", dataset.url())
 }
 
 fn guard<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {

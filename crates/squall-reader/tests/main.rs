@@ -4,6 +4,7 @@ mod damage;
 #[cfg(feature = "filter")]
 mod filter;
 mod legacy;
+mod mixing;
 mod reading;
 mod spark;
 mod state;

@@ -13,6 +13,8 @@ pub struct RowId {
     pub epoch: u64,
     /// The place in the global order of the epoch.
     pub sample: u64,
+    /// The dataset, by its place in a mixture; 0 where one dataset is read.
+    pub dataset: u32,
     /// The row group, by its ordinal in the dataset.
     pub piece: u32,
     /// The row inside the row group.
