@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use squall_reader::{BatchReader, Reader, ReaderState, Remainder};
+use squall_reader::{BadRow, BatchReader, Epochs, Reader, ReaderState, Remainder};
 use squall_schema::{Error, Result, Schema, panic_text};
 
 use crate::collate::collate;
@@ -80,31 +80,39 @@ impl<S: Sink> LoaderBuilder<S> {
 
     /// Checks the options and starts to load.
     pub fn build(self) -> Result<Loader<S>> {
-        let mut reader = (self.reader)(self.remainder)?;
-        let mut sink = self.sink;
-        let loader = Facts {
-            schema: reader.schema().clone(),
-            steps_per_epoch: reader.steps_per_epoch(),
-            state: reader.state(),
+        let reader = (self.reader)(self.remainder)?;
+        let mut loader = Loader {
+            facts: Facts {
+                schema: reader.schema().clone(),
+                steps_per_epoch: reader.steps_per_epoch(),
+                epoch: reader.epoch(),
+                begin: reader.state(),
+                state: reader.state(),
+                bad_rows: Vec::new(),
+            },
+            prefetch: self.prefetch,
+            run: None,
+            parked: Some((reader, self.sink)),
         };
-        let (batches_in, batches) = bounded(self.prefetch);
-        let run = move || load(&mut reader, &mut sink, &batches_in);
-        let thread = std::thread::Builder::new().name("squall-loader".into()).spawn(run);
-        let thread = thread.map_err(|error| Error::internal("cannot start a thread").with_source(error))?;
-        Ok(Loader {
-            facts: loader,
-            batches: Some(batches),
-            thread: Some(thread),
-        })
+        loader.start()?;
+        Ok(loader)
     }
 }
 
-/// A finished batch, and the state behind it.
-type Loaded<S> = (<S as Sink>::Batch, ReaderState);
+/// A finished batch, and how the reader stands behind it.
+struct Loaded<S: Sink> {
+    batch: S::Batch,
+    state: ReaderState,
+    /// The epoch of the next batch.
+    epoch: Option<u64>,
+    /// The rows that were skipped in this one.
+    bad_rows: Vec<BadRow>,
+}
 
 /// Runs on the loader's thread until the reader ends, fails, or nobody wants more.
 fn load<S: Sink>(reader: &mut BatchReader, sink: &mut S, batches: &Sender<Result<Loaded<S>>>) {
     let schema = reader.schema().clone();
+    let mut n_bad = reader.bad_rows().len();
     loop {
         let mut next = || {
             Some(
@@ -122,7 +130,14 @@ fn load<S: Sink>(reader: &mut BatchReader, sink: &mut S, batches: &Sender<Result
             ))),
         };
         let failed = batch.is_err();
-        let loaded = batch.map(|batch| (batch, reader.state()));
+        let bad_rows = reader.bad_rows()[n_bad..].to_vec();
+        n_bad += bad_rows.len();
+        let loaded = batch.map(|batch| Loaded {
+            batch,
+            state: reader.state(),
+            epoch: reader.epoch(),
+            bad_rows,
+        });
         if batches.send(loaded).is_err() || failed {
             return;
         }
@@ -132,7 +147,18 @@ fn load<S: Sink>(reader: &mut BatchReader, sink: &mut S, batches: &Sender<Result
 struct Facts {
     schema: Schema,
     steps_per_epoch: u64,
+    /// The epoch of the next batch.
+    epoch: Option<u64>,
+    /// Where the loader began.
+    begin: ReaderState,
     state: ReaderState,
+    bad_rows: Vec<BadRow>,
+}
+
+/// A loader's thread at work.
+struct Run<S: Sink> {
+    batches: Receiver<Result<Loaded<S>>>,
+    thread: JoinHandle<(BatchReader, S)>,
 }
 
 /// Batches for a trainer, made some steps ahead. It is an iterator; after an error it ends.
@@ -151,9 +177,10 @@ struct Facts {
 /// ```
 pub struct Loader<S: Sink> {
     facts: Facts,
-    /// `None` once it is dropped.
-    batches: Option<Receiver<Result<Loaded<S>>>>,
-    thread: Option<JoinHandle<()>>,
+    prefetch: usize,
+    /// `None` while reader and sink are parked.
+    run: Option<Run<S>>,
+    parked: Option<(BatchReader, S)>,
 }
 
 impl<S: Sink> Loader<S> {
@@ -167,6 +194,75 @@ impl<S: Sink> Loader<S> {
         self.facts.steps_per_epoch
     }
 
+    /// Batches of a whole epoch, the same on every rank: what `len(loader)` is in PyTorch.
+    pub fn len(&self) -> u64 {
+        self.facts.steps_per_epoch
+    }
+
+    /// Whether an epoch has no batch.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Goes back to where the loader began: to the first epoch, or to the state that it resumed. The batches come in the same
+    /// order again.
+    pub fn reset(&mut self) -> Result<()> {
+        let begin = self.facts.begin.clone();
+        self.seek(&begin)
+    }
+
+    /// Goes on where a state was saved, of this loader or of one with the same order.
+    pub fn seek(&mut self, state: &ReaderState) -> Result<()> {
+        let reader = self.park()?;
+        reader.seek(state)?;
+        self.start()
+    }
+
+    /// Passes over the next steps without loading them, over the ends of epochs too: past a spike of the loss, say. Call it on
+    /// all ranks alike.
+    pub fn skip_steps(&mut self, steps: u64) -> Result<()> {
+        let state = self.facts.state.clone();
+        let reader = self.park()?;
+        reader.seek(&state)?;
+        reader.skip_steps(steps);
+        self.start()
+    }
+
+    /// The rows that were skipped so far because they are bad, on this rank. See
+    /// [`on_bad_row`](squall_reader::ReaderBuilder::on_bad_row).
+    pub fn bad_rows(&self) -> &[BadRow] {
+        &self.facts.bad_rows
+    }
+
+    /// Starts to load from where the parked reader stands.
+    fn start(&mut self) -> Result<()> {
+        let Some((mut reader, mut sink)) = self.parked.take() else {
+            return Ok(());
+        };
+        self.facts.state = reader.state();
+        self.facts.epoch = reader.epoch();
+        let (batches_in, batches) = bounded(self.prefetch);
+        let run = move || {
+            load(&mut reader, &mut sink, &batches_in);
+            (reader, sink)
+        };
+        let thread = std::thread::Builder::new().name("squall-loader".into()).spawn(run);
+        let thread = thread.map_err(|error| Error::internal("cannot start a thread").with_source(error))?;
+        self.run = Some(Run { batches, thread });
+        Ok(())
+    }
+
+    /// Stops to load, and gives the reader, which stands behind what was loaded ahead.
+    fn park(&mut self) -> Result<&mut BatchReader> {
+        if let Some(Run { batches, thread }) = self.run.take() {
+            drop(batches);
+            // Panics of the sink are caught; the reader has none of its own.
+            self.parked = thread.join().ok();
+        }
+        let parked = self.parked.as_mut().map(|(reader, _)| reader);
+        parked.ok_or_else(|| Error::internal("the loader's thread died"))
+    }
+
     /// Where the loader stands: behind the last batch that it gave, whatever was loaded ahead.
     pub fn state(&self) -> &ReaderState {
         &self.facts.state
@@ -177,23 +273,27 @@ impl<S: Sink> Iterator for Loader<S> {
     type Item = Result<S::Batch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.batches.as_ref()?.recv().ok()? {
-            Ok((batch, state)) => {
-                self.facts.state = state;
-                Some(Ok(batch))
+        match self.run.as_ref()?.batches.recv().ok()? {
+            Ok(loaded) => {
+                self.facts.state = loaded.state;
+                self.facts.epoch = loaded.epoch;
+                self.facts.bad_rows.extend(loaded.bad_rows);
+                Some(Ok(loaded.batch))
             }
             Err(error) => Some(Err(error)),
         }
     }
 }
 
+impl<S: Sink> Epochs for Loader<S> {
+    fn epoch(&self) -> Option<u64> {
+        self.facts.epoch
+    }
+}
+
 impl<S: Sink> Drop for Loader<S> {
     fn drop(&mut self) {
         // The thread ends at its next batch, and takes the reader with it.
-        self.batches = None;
-        if let Some(thread) = self.thread.take() {
-            // Panics of the sink are caught; the reader has none of its own.
-            let _ = thread.join();
-        }
+        let _ = self.park();
     }
 }

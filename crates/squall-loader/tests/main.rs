@@ -1,7 +1,7 @@
 //! The loader over real files.
 
 use squall_loader::{HostBatch, HostColumn, IntoLoader, Sink};
-use squall_reader::{Remainder, make_batch_reader, make_reader};
+use squall_reader::{Epochs, OnBadRow, Remainder, make_batch_reader, make_reader};
 use squall_schema::{DType, Error, Field, Result, Shape};
 use squall_testkit::{Layout, Table};
 
@@ -123,4 +123,63 @@ fn a_reader_that_has_begun_is_refused() {
     assert!(reader.next().is_some());
     let error = reader.into_loader(8).build().err().expect("an error");
     assert!(error.to_string().contains("once the reader has begun"), "{error}");
+}
+
+#[test]
+fn a_loader_moves_in_its_order() {
+    let table = table();
+    let load = || {
+        let reader = make_batch_reader(table.url()).columns(["id"]).epochs(2).seed(4);
+        reader
+            .build()
+            .expect("a reader")
+            .into_loader(16)
+            .prefetch(3)
+            .build()
+            .expect("a loader")
+    };
+    let ids = |batch: Result<HostBatch>| batch.expect("a batch").slice::<i32>("id").expect("ids").to_vec();
+    let mut loader = load();
+    assert_eq!(loader.len(), 7);
+    let mut epochs = Vec::new();
+    while let Some(epoch) = loader.next_epoch() {
+        epochs.push(epoch.map(ids).collect::<Vec<_>>());
+    }
+    let all = epochs.concat();
+    assert_eq!(epochs.iter().map(Vec::len).collect::<Vec<_>>(), [7, 7]);
+    // Behind the end, in the middle, and over the end of an epoch.
+    loader.reset().expect("a loader");
+    assert_eq!(loader.by_ref().take(3).map(ids).collect::<Vec<_>>(), all[..3]);
+    let state = loader.state().clone();
+    loader.skip_steps(6).expect("a loader");
+    assert_eq!(loader.epoch(), Some(1));
+    assert_eq!(loader.by_ref().map(ids).collect::<Vec<_>>(), all[9..]);
+    loader.seek(&state).expect("a state of its own");
+    assert_eq!(loader.map(ids).collect::<Vec<_>>(), all[3..]);
+}
+
+#[test]
+fn a_loader_lists_the_rows_that_it_skipped() {
+    let table = table();
+    let spec = squall_reader::TransformSpec::per_row(|row| match row.int("id")? {
+        50 => Err(Error::invalid("fifty")),
+        _ => Ok(()),
+    });
+    let reader = make_batch_reader(table.url())
+        .transform(spec)
+        .on_bad_row(OnBadRow::Skip { at_most: 1 });
+    let mut loader = reader
+        .build()
+        .expect("a reader")
+        .into_loader(12)
+        .build()
+        .expect("a loader");
+    assert_eq!(
+        loader
+            .by_ref()
+            .filter(|batch| batch.as_ref().is_ok_and(|batch| batch.len() == 12))
+            .count(),
+        10
+    );
+    assert!(matches!(loader.bad_rows(), [bad] if bad.error.contains("fifty")));
 }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use squall_schema::{Error, Field, Result, Schema};
 
+use crate::bad_rows::OnBadRow;
 use crate::mix::{Ending, Mix, member_seed};
 use crate::order::{OrderOptions, Shuffle};
 use crate::plan::ReadPlan;
-use crate::rank;
+use crate::rank::{self, Topology};
 use crate::reader::{BatchReader, Io, Reader};
 use crate::select::Selection;
 use crate::sequence::Sequence;
@@ -88,12 +89,14 @@ pub struct ReaderBuilder<R> {
     ending: Option<Ending>,
     rank: Option<(u64, u64)>,
     rank_from_env: bool,
+    topology: Option<Topology>,
     epochs: Option<u64>,
     seed: Option<u64>,
     batch_size: Option<u64>,
     global_batch: Option<u64>,
     remainder: Remainder,
     partition: Partition,
+    on_bad_row: OnBadRow,
     resume: Option<ReaderState>,
     workers: Option<usize>,
     prefetch: Option<usize>,
@@ -111,12 +114,14 @@ impl<R> ReaderBuilder<R> {
             ending: None,
             rank: None,
             rank_from_env: false,
+            topology: None,
             epochs: Some(1),
             seed: None,
             batch_size: None,
             global_batch: None,
             remainder: Remainder::Keep,
             partition: Partition::Even,
+            on_bad_row: OnBadRow::Fail,
             resume: None,
             workers: None,
             prefetch: None,
@@ -134,6 +139,12 @@ impl<R> ReaderBuilder<R> {
     /// of them in this order; rank 0 of 1 where there is none. A rank that is given too must be the same.
     pub fn rank_from_env(mut self) -> Self {
         self.rank_from_env = true;
+        self
+    }
+
+    /// Which ranks take the same samples, those of a tensor or pipeline parallel group; each its own if not given.
+    pub fn topology(mut self, topology: Topology) -> Self {
+        self.topology = Some(topology);
         self
     }
 
@@ -261,6 +272,13 @@ impl<R> ReaderBuilder<R> {
         self
     }
 
+    /// What happens when a row cannot be decoded or transformed; the reader fails if not given. What was skipped is in
+    /// `bad_rows` of the reader.
+    pub fn on_bad_row(mut self, policy: OnBadRow) -> Self {
+        self.on_bad_row = policy;
+        self
+    }
+
     /// When an epoch of a mixture ends; with its shortest dataset ([`Ending::Shortest`]) if not given.
     pub fn ending(mut self, ending: Ending) -> Self {
         self.ending = Some(ending);
@@ -299,6 +317,10 @@ impl<R> ReaderBuilder<R> {
                 )));
             }
             (given, found) => given.or(found).unwrap_or((0, 1)),
+        };
+        let (rank, world_size) = match &self.topology {
+            Some(topology) => topology.group(rank, world_size)?,
+            None => (rank, world_size),
         };
         let global_batch = match (self.batch_size, self.global_batch) {
             (Some(_), Some(_)) => return Err(Error::invalid("give a batch size or a global batch, not both")),
@@ -372,6 +394,7 @@ impl<R> ReaderBuilder<R> {
             seed,
             share,
             epochs: self.epochs,
+            on_bad_row: self.on_bad_row,
             workers,
             prefetch: self.prefetch.unwrap_or((2 * workers).max(4)).max(1),
         };
@@ -423,7 +446,10 @@ impl<R> ReaderBuilder<R> {
         let given = [
             ("a mixture", self.members.is_some()),
             ("the ending", self.ending.is_some()),
-            ("the rank", self.rank.is_some() || self.rank_from_env),
+            (
+                "the rank",
+                self.rank.is_some() || self.rank_from_env || self.topology.is_some(),
+            ),
             ("the number of epochs", self.epochs != Some(1)),
             ("the seed", self.seed.is_some()),
             (
@@ -432,6 +458,7 @@ impl<R> ReaderBuilder<R> {
             ),
             ("the remainder", self.remainder != Remainder::Keep),
             ("the partition", self.partition != Partition::Even),
+            ("the policy for bad rows", self.on_bad_row != OnBadRow::Fail),
             ("the state", self.resume.is_some()),
             ("the number of workers", self.workers.is_some()),
             ("the prefetch", self.prefetch.is_some()),

@@ -93,6 +93,23 @@ impl<'a> Picked<'a> {
         }
     }
 
+    /// Rows of the window that a row is from.
+    pub(crate) fn window_len(&self, row: usize) -> u64 {
+        let window = &self.windows[self.rows[row].0 as usize].rows;
+        window.end - window.start
+    }
+
+    /// Puts the next row of its window in a row's place, around the window's end.
+    pub(crate) fn substitute(&mut self, row: usize) {
+        let (place, stored) = &mut self.rows[row];
+        let window = self.windows[*place as usize];
+        *stored = (*stored + 1) % (window.rows.end - window.rows.start);
+        let RowId {
+            epoch, sample, padded, ..
+        } = self.ids[row];
+        self.ids[row] = row_id(window, *stored, epoch, sample, padded);
+    }
+
     /// The rows of the batch that come from a dataset of the plan.
     pub(crate) fn rows_of(&self, source: usize) -> Vec<usize> {
         let own = |row: &usize| self.windows[self.rows[*row].0 as usize].pass.source == source;

@@ -37,16 +37,24 @@ mod gather;
 mod cells;
 mod transform;
 
+mod bad_rows;
 mod work;
 
 mod pipeline;
 
+mod questions;
+
 mod builder;
+mod epochs;
 mod reader;
 
+pub use bad_rows::{BadRow, OnBadRow};
 pub use builder::{DEFAULT_BATCH_SIZE, Partition, ReaderBuilder, make_batch_reader, make_mixed_reader, make_reader};
+pub use epochs::{Epoch, Epochs};
 pub use mix::{BLOCK as MIX_BLOCK, Ending, Mix};
-pub use order::{ORDER_VERSION, Order, OrderOptions, Segment, Shuffle};
+pub use order::{ORDER_VERSION, Order, OrderOptions, Samples, Segment, Shuffle};
+pub use questions::{Delivery, EpochPlan, SampleOrigin};
+pub use rank::Topology;
 pub use reader::{BatchReader, Reader, SampleBatch};
 pub use select::{Bitmap, RowSet, SelectedPiece, Selection};
 pub use share::{Remainder, Share};

@@ -4,7 +4,7 @@
 //! of the block they take is shuffled. So the proportions hold in every block and not only on average, any sample can be
 //! located without the ones before it, and what a resume needs is one number.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use chacha20::rand_core::Rng;
 use squall_schema::{Error, Result};
@@ -120,6 +120,21 @@ impl Mix {
                 ((all / len) as u64, (all % len) as u64)
             }
         }
+    }
+
+    /// The epochs of a dataset that an epoch of the mixture draws from.
+    pub(crate) fn epochs_of(&self, member: usize, epoch: u64) -> RangeInclusive<u64> {
+        let last = self.drawn[member].saturating_sub(1);
+        self.draw(epoch, member, 0).0..=self.draw(epoch, member, last).0
+    }
+
+    /// Which sample of an epoch is a sample of a dataset's own epoch: [`Mix::locate`] the other way round.
+    pub(crate) fn number(&self, member: usize, epoch: u64, own_epoch: u64, sample: u64) -> Option<u64> {
+        let (first, skipped) = self.draw(epoch, member, 0);
+        let draw = (u128::from(own_epoch.checked_sub(first)?) * u128::from(self.lens[member]) + u128::from(sample))
+            .checked_sub(u128::from(skipped))?;
+        let draw = u64::try_from(draw).ok().filter(|draw| *draw < self.drawn[member])?;
+        self.sample_of(member, draw)
     }
 
     /// The runs of the datasets' own samples that samples of an epoch are made of.

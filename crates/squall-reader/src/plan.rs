@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use squall_schema::{Error, Result, Schema};
 
+use crate::bad_rows::OnBadRow;
 use crate::gather::{Pick, Window};
 use crate::order::Order;
 use crate::random::Permutation;
@@ -29,6 +30,7 @@ pub(crate) struct ReadPlan {
     pub(crate) epochs: Option<u64>,
     /// The epoch and the sample to begin with.
     pub(crate) start: (u64, u64),
+    pub(crate) on_bad_row: OnBadRow,
     pub(crate) workers: usize,
     /// Batches that are ready or in work before they are asked for.
     pub(crate) prefetch: usize,
@@ -50,6 +52,24 @@ impl ReadPlan {
 
     pub(crate) fn steps_per_epoch(&self) -> u64 {
         self.share.steps(self.len(), 0)
+    }
+
+    /// Where a reader stands that has made so many steps from a position.
+    pub(crate) fn after_steps(&self, (epoch, next): (u64, u64), steps: u64) -> (u64, u64) {
+        let left = self.share.steps(self.len(), next);
+        let per_epoch = self.steps_per_epoch();
+        let Some(beyond) = steps.checked_sub(left) else {
+            return (epoch, next + steps * self.share.global_batch);
+        };
+        let (epochs, steps) = match per_epoch {
+            0 => (beyond, 0),
+            _ => (beyond / per_epoch, beyond % per_epoch),
+        };
+        let epoch = epoch.saturating_add(1).saturating_add(epochs);
+        match self.epochs {
+            Some(last) if epoch >= last => (last.max(self.start.0), 0),
+            _ => (epoch, steps * self.share.global_batch),
+        }
     }
 
     /// Refuses numbers that do not go with the rows that are selected.
@@ -102,6 +122,7 @@ pub(crate) struct PlannedBatch {
 /// The planned batches of a reader, one after the other, and the windows that each is the first to need.
 pub(crate) struct Schedule {
     plan: Arc<ReadPlan>,
+    share: Share,
     epoch: u64,
     next: u64,
     open: Vec<Open>,
@@ -118,6 +139,7 @@ impl Schedule {
     pub(crate) fn new(plan: Arc<ReadPlan>) -> Self {
         let (epoch, next) = plan.start;
         Self {
+            share: plan.share,
             plan,
             epoch,
             next,
@@ -133,10 +155,10 @@ impl Schedule {
             if plan.epochs.is_some_and(|epochs| self.epoch >= epochs) {
                 return Ok(None);
             }
-            if let Some((samples, padding)) = plan.share.batch(plan.len(), self.next) {
+            if let Some((samples, padding)) = self.share.batch(plan.len(), self.next) {
                 let (epoch, next) = (self.epoch, self.next);
                 self.next = samples.end;
-                if plan.share.steps(plan.len(), self.next) == 0 {
+                if self.share.steps(plan.len(), self.next) == 0 {
                     self.end_epoch();
                 }
                 let mut stretches = plan.sequence.stretches(epoch, samples, 0);
@@ -152,6 +174,18 @@ impl Schedule {
             }
             // An epoch without a batch: fewer rows than a global batch, and the remainder dropped.
             self.end_epoch();
+        }
+    }
+
+    /// The batch of a rank that begins with this sample of an epoch, whatever came before; `None` where there is none.
+    pub(crate) fn batch_at(&mut self, rank: u64, epoch: u64, next: u64) -> Result<Option<PlannedBatch>> {
+        self.share.rank = rank;
+        (self.epoch, self.next) = (epoch, next);
+        // Orders are kept, windows are not: they are only ever passed forwards.
+        self.open.iter_mut().for_each(|open| open.windows.clear());
+        match self.share.batch(self.plan.len(), next) {
+            Some(_) => self.next(&mut Vec::new()),
+            None => Ok(None),
         }
     }
 
@@ -172,7 +206,7 @@ impl Schedule {
             layer: stretch.layer,
         };
         let parts: Vec<_> = stretches.iter().zip(orders.iter().map(Arc::as_ref)).map(part).collect();
-        let slice = self.plan.share.slice(&parts, name);
+        let slice = self.share.slice(&parts, name);
         let mut picks = Vec::new();
         for run in slice.runs {
             let mut q = run.rows.start;
@@ -192,7 +226,7 @@ impl Schedule {
         self.open.retain(|open| newest[&open.pass.source] == open.pass.id);
         Ok(PlannedBatch {
             epoch: name.epoch,
-            step: name.next.div_ceil(self.plan.share.global_batch),
+            step: name.next.div_ceil(self.share.global_batch),
             stretches,
             picks,
             permutation: slice.permutation,

@@ -93,6 +93,16 @@ impl Permutation {
             Self::Feistel(feistel) => feistel.get(i),
         }
     }
+
+    /// What goes to `image`. Takes as long as [`Permutation::get`], and a search where there is a table.
+    pub(crate) fn inverse(&self, image: u64) -> u64 {
+        match self {
+            Self::Identity => image,
+            // Every image below n stands in the table.
+            Self::Table(table) => table.iter().position(|own| u64::from(*own) == image).unwrap_or(0) as u64,
+            Self::Feistel(feistel) => feistel.inverse(image),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -118,10 +128,19 @@ impl Feistel {
     }
 
     fn get(&self, i: u64) -> u64 {
-        let mut x = i;
+        self.walk(i, self.keys.iter().enumerate())
+    }
+
+    /// The half rounds are their own inverses: undone in the other direction.
+    fn inverse(&self, image: u64) -> u64 {
+        self.walk(image, self.keys.iter().enumerate().rev())
+    }
+
+    fn walk<'a>(&self, from: u64, rounds: impl Iterator<Item = (usize, &'a u64)> + Clone) -> u64 {
+        let mut x = from;
         loop {
             let (mut low, mut high) = (x & self.low_mask, x >> self.low_bits);
-            for (round, key) in self.keys.iter().enumerate() {
+            for (round, key) in rounds.clone() {
                 if round % 2 == 0 {
                     high ^= mix(low ^ key) & self.high_mask;
                 } else {
@@ -152,6 +171,9 @@ mod tests {
         let mut seen = vec![false; n as usize];
         for i in 0..n {
             let image = permutation.get(i) as usize;
+            if i % (1 + n / 64) == 0 {
+                assert_eq!(permutation.inverse(image as u64), i);
+            }
             assert!(
                 !std::mem::replace(&mut seen[image], true),
                 "{image} stands twice for n = {n}"

@@ -1,6 +1,71 @@
-//! Which rank this process is, from the environment that a launcher sets.
+//! Which rank this process is, from the environment that a launcher sets, and which ranks are as one.
 
 use squall_schema::{Error, Result};
+
+/// Which ranks take the same samples: those of a tensor or pipeline parallel group.
+///
+/// To the order a group is one rank: the batch size is that of a group, and the global batch is that of all groups together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topology(Groups);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Groups {
+    Consecutive(u64),
+    Strided(u64),
+    Listed(Vec<Vec<u64>>),
+}
+
+impl Topology {
+    /// Groups of so many consecutive ranks, as Mosaic Streaming's `replication`: with 2, ranks 0 and 1, 2 and 3, …
+    pub fn consecutive(ranks: u64) -> Self {
+        Self(Groups::Consecutive(ranks))
+    }
+
+    /// Groups of so many ranks that are equally far apart: of 8 ranks with 2, ranks 0 and 4, 1 and 5, …
+    pub fn strided(ranks: u64) -> Self {
+        Self(Groups::Strided(ranks))
+    }
+
+    /// These groups. Each rank stands in one of them; they may differ in size.
+    pub fn groups<G: Into<Vec<u64>>>(groups: impl IntoIterator<Item = G>) -> Self {
+        Self(Groups::Listed(groups.into_iter().map(Into::into).collect()))
+    }
+
+    /// The group of a rank, from 0, and the number of groups.
+    pub(crate) fn group(&self, rank: u64, world_size: u64) -> Result<(u64, u64)> {
+        match &self.0 {
+            Groups::Consecutive(ranks) | Groups::Strided(ranks) => {
+                if *ranks == 0 || !world_size.is_multiple_of(*ranks) {
+                    return Err(Error::invalid(format!(
+                        "expected groups of a number of ranks that divides the world size {world_size}, found {ranks}"
+                    )));
+                }
+                let groups = world_size / ranks;
+                Ok(match self.0 {
+                    Groups::Consecutive(_) => (rank / ranks, groups),
+                    _ => (rank % groups, groups),
+                })
+            }
+            Groups::Listed(groups) => {
+                let mut ranks: Vec<_> = groups.iter().flatten().copied().collect();
+                ranks.sort_unstable();
+                if groups.iter().any(Vec::is_empty) || !ranks.iter().copied().eq(0..world_size) {
+                    return Err(Error::invalid(format!(
+                        "expected groups that hold each of the ranks 0 to {} once, found {groups:?}",
+                        world_size.saturating_sub(1)
+                    )));
+                }
+                let own = (0u64..).zip(groups).find(|(_, group)| group.contains(&rank));
+                let (own, _) = own.ok_or_else(|| {
+                    Error::invalid(format!(
+                        "expected a rank below the world size {world_size}, found {rank}"
+                    ))
+                })?;
+                Ok((own, groups.len() as u64))
+            }
+        }
+    }
+}
 
 /// The variables of a launcher.
 struct Launcher {
@@ -108,6 +173,24 @@ mod tests {
             &[("HOROVOD_SIZE", "2")],
             "the environment variable HOROVOD_SIZE is set, but HOROVOD_RANK is not",
         );
+    }
+
+    #[test]
+    fn ranks_of_a_group_are_one() {
+        let all = |topology: Topology, world_size| -> Vec<(u64, u64)> {
+            let group = |rank| topology.group(rank, world_size).expect("a group");
+            (0..world_size).map(group).collect()
+        };
+        assert_eq!(all(Topology::consecutive(2), 4), [(0, 2), (0, 2), (1, 2), (1, 2)]);
+        assert_eq!(all(Topology::strided(2), 4), [(0, 2), (1, 2), (0, 2), (1, 2)]);
+        assert_eq!(
+            all(Topology::groups([vec![2, 0], vec![1]]), 3),
+            [(0, 2), (1, 2), (0, 2)]
+        );
+        let wrong = |topology: Topology| topology.group(0, 4).expect_err("wrong").to_string();
+        assert!(wrong(Topology::consecutive(3)).contains("divides the world size 4, found 3"));
+        assert!(wrong(Topology::strided(0)).contains("found 0"));
+        assert!(wrong(Topology::groups([vec![0, 1], vec![1, 2, 3]])).contains("each of the ranks 0 to 3 once"));
     }
 
     #[test]

@@ -8,9 +8,12 @@ use squall_dataset::Dataset;
 use squall_schema::{Error, Result, Row, RowId, Schema};
 use tokio::runtime::{Builder, Handle, Runtime};
 
+use crate::bad_rows::{BadRow, BadRows};
 use crate::builder::block_on;
+use crate::epochs::Epochs;
 use crate::pipeline::Pipeline;
 use crate::plan::ReadPlan;
+use crate::questions::{Delivery, EpochPlan, SampleOrigin};
 use crate::share::{Remainder, Share};
 use crate::state::ReaderState;
 use crate::transform::row_at;
@@ -72,7 +75,7 @@ impl Drop for Io {
 pub struct SampleBatch {
     /// The epoch, from 0.
     pub epoch: u64,
-    /// The step in the epoch, counted from 0 or from where the reader resumed.
+    /// The step in the epoch: the number of global batches before it. After a resume with another global batch, of that size.
     pub step: u64,
     /// Which sample each row is.
     pub ids: Vec<RowId>,
@@ -88,6 +91,7 @@ struct Core {
     io: Arc<Io>,
     /// The epoch and sample that come next.
     position: (u64, u64),
+    bad_rows: BadRows,
     ended: bool,
 }
 
@@ -98,8 +102,41 @@ impl Core {
             position: plan.start,
             plan: Arc::new(plan),
             io,
+            bad_rows: BadRows::default(),
             ended: false,
         }
+    }
+
+    /// Goes on from an epoch and sample.
+    fn seek(&mut self, position: (u64, u64)) {
+        self.pipeline = None;
+        self.position = position;
+        self.ended = false;
+    }
+
+    fn skip_steps(&mut self, steps: u64) {
+        let position = self.plan.after_steps(self.position, steps);
+        self.seek(position);
+    }
+
+    fn resume(&mut self, state: &ReaderState) -> Result<()> {
+        state.check(&self.plan.identity())?;
+        let plan = ReadPlan {
+            start: (state.epoch, state.next),
+            ..ReadPlan::clone(&self.plan)
+        };
+        plan.check_steps()?;
+        self.seek(plan.start);
+        Ok(())
+    }
+
+    /// The epoch of the next batch.
+    fn epoch(&self) -> Option<u64> {
+        let (epoch, next) = self.position;
+        // An epoch that is over for want of a full batch is not the one that comes next.
+        let epoch = epoch + u64::from(next > 0 && self.plan.share.steps(self.plan.len(), next) == 0);
+        let is_over = self.ended || self.plan.epochs.is_some_and(|epochs| epoch >= epochs);
+        (!is_over).then_some(epoch)
     }
 
     fn next(&mut self) -> Option<Result<SampleBatch>> {
@@ -107,7 +144,11 @@ impl Core {
             return None;
         }
         if self.pipeline.is_none() {
-            match Pipeline::start(self.plan.clone(), self.io.handle()) {
+            let plan = ReadPlan {
+                start: self.position,
+                ..ReadPlan::clone(&self.plan)
+            };
+            match Pipeline::start(Arc::new(plan), self.io.handle()) {
                 Ok(pipeline) => self.pipeline = Some(pipeline),
                 Err(error) => return self.end(Some(Err(error))),
             }
@@ -118,8 +159,12 @@ impl Core {
                 step,
                 ids,
                 columns,
+                bad,
                 after,
             })) => {
+                if let Err(error) = self.bad_rows.add(bad, self.plan.on_bad_row) {
+                    return self.end(Some(Err(error)));
+                }
                 self.position = after;
                 Some(Ok(SampleBatch {
                     epoch,
@@ -170,6 +215,52 @@ macro_rules! facts {
             /// The dataset that is read.
             pub fn dataset(&self) -> &Dataset {
                 &self.core.plan.sources[0].dataset
+            }
+
+            /// The datasets that are read: one, or those of a mixture.
+            pub fn datasets(&self) -> impl ExactSizeIterator<Item = &Dataset> {
+                self.core.plan.sources.iter().map(|source| &*source.dataset)
+            }
+
+            /// Goes back to where the reader began: to the first epoch, or to the state that it resumed. The rows come in the
+            /// same order again.
+            pub fn reset(&mut self) {
+                self.forget();
+                self.core.seek(self.core.plan.start);
+            }
+
+            /// Goes on where a state was saved, of this reader or of one with the same order.
+            pub fn seek(&mut self, state: &ReaderState) -> Result<()> {
+                self.forget();
+                self.core.resume(state)
+            }
+
+            /// Passes over the next steps without reading them, over the ends of epochs too: past a spike of the loss, say. Call
+            /// it on all ranks alike.
+            pub fn skip_steps(&mut self, steps: u64) {
+                self.forget();
+                self.core.skip_steps(steps);
+            }
+
+            /// An epoch, to be asked which rows it has where.
+            pub fn epoch_plan(&self, epoch: u64) -> EpochPlan {
+                EpochPlan::new(self.core.plan.clone(), epoch)
+            }
+
+            /// The samples of a rank's batch at a step of the epoch that is read now. See [`EpochPlan::explain`].
+            pub fn explain(&self, step: u64, rank: u64) -> Result<Vec<SampleOrigin>> {
+                self.epoch_plan(self.core.position.0).explain(step, rank)
+            }
+
+            /// When a stored row is delivered in the epoch that is read now. See [`EpochPlan::where_is`].
+            pub fn where_is(&self, file: &str, row_group: u32, row: u64) -> Result<Vec<Delivery>> {
+                self.epoch_plan(self.core.position.0)
+                    .where_is(file, row_group, row)
+            }
+
+            /// The rows that were skipped so far because they are bad, on this rank.
+            pub fn bad_rows(&self) -> &[BadRow] {
+                self.core.bad_rows.rows()
             }
 
             /// Selected rows: those of an epoch on all ranks together. With row groups partitioned, those of this rank.
@@ -225,6 +316,20 @@ impl Reader {
             ))),
             _ => Ok(self.core.state()),
         }
+    }
+
+    /// Rows of this rank in a whole epoch, those of the padding counted.
+    pub fn len(&self) -> u64 {
+        self.core.plan.share.rows(self.core.plan.len())
+    }
+
+    /// Whether an epoch has no row for this rank.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn forget(&mut self) {
+        self.batch = None;
     }
 
     /// The same rows in batches of columns, instead of the reader's own batches and remainder. The reader must not have
@@ -284,6 +389,19 @@ impl BatchReader {
         self.core.state()
     }
 
+    /// Batches of a whole epoch, the same on every rank.
+    pub fn len(&self) -> u64 {
+        self.steps_per_epoch()
+    }
+
+    /// Whether an epoch has no batch.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A batch reader holds no part of a batch.
+    fn forget(&mut self) {}
+
     /// The same rows, instead of in the reader's own batches and with its own remainder, in these. The reader must not have
     /// begun.
     pub fn into_batches(self, batch_size: u64, remainder: Remainder) -> Result<Self> {
@@ -299,5 +417,20 @@ impl Iterator for BatchReader {
     fn next(&mut self) -> Option<Self::Item> {
         let batch = self.next_samples()?;
         Some(batch.map(|batch| batch.columns))
+    }
+}
+
+impl Epochs for Reader {
+    fn epoch(&self) -> Option<u64> {
+        match &self.batch {
+            Some((batch, next)) if *next < batch.ids.len() => Some(batch.epoch),
+            _ => self.core.epoch(),
+        }
+    }
+}
+
+impl Epochs for BatchReader {
+    fn epoch(&self) -> Option<u64> {
+        self.core.epoch()
     }
 }

@@ -48,6 +48,16 @@ impl Bitmap {
         self.ranks[self.ranks.len() - 1]
     }
 
+    fn index_of(&self, row: u64) -> Option<u64> {
+        let row = usize::try_from(row).ok().filter(|row| *row < self.bits.len())?;
+        if !self.bits.value(row) {
+            return None;
+        }
+        let start = row / BLOCK * BLOCK;
+        let inside = self.bits.slice(start, row - start).count_set_bits() as u64;
+        Some(self.ranks[row / BLOCK] + inside)
+    }
+
     fn nth(&self, n: u64) -> u64 {
         let block = self.ranks.partition_point(|rank| *rank <= n) - 1;
         let start = block * BLOCK;
@@ -78,6 +88,14 @@ impl RowSet {
         match self {
             Self::All(_) => n,
             Self::Bitmap(bitmap) => bitmap.nth(n),
+        }
+    }
+
+    /// Which of the selected rows a row of the row group is; `None` where it is not selected.
+    pub fn index_of(&self, row: u64) -> Option<u64> {
+        match self {
+            Self::All(rows) => (row < *rows).then_some(row),
+            Self::Bitmap(bitmap) => bitmap.index_of(row),
         }
     }
 
@@ -220,6 +238,10 @@ mod tests {
             prop_assert_eq!(rows.len(), expected.len() as u64);
             let found: Vec<_> = (0..rows.len()).map(|n| rows.nth(n)).collect();
             prop_assert_eq!(&found, &expected);
+            for row in 0..1500 {
+                let index = expected.iter().position(|own| *own == row).map(|index| index as u64);
+                prop_assert_eq!(rows.index_of(row), index);
+            }
             let (a, b) = (a.index(expected.len() + 1), b.index(expected.len() + 1));
             let range = a.min(b)..a.max(b);
             let runs: Vec<_> = rows.runs(&(range.start as u64..range.end as u64)).into_iter().flatten().collect();

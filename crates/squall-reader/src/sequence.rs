@@ -3,7 +3,7 @@
 //! From here on up, an epoch is samples `0..len`; a run of them is one [`Stretch`] of the order of the dataset that is read,
 //! or several where datasets are mixed.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use crate::mix::Mix;
@@ -62,6 +62,22 @@ impl Sequence {
                 layer,
             }],
             Self::Mixed(mix) => mix.stretches(epoch, samples, layer),
+        }
+    }
+
+    /// The epochs of a dataset that an epoch of the plan reads of.
+    pub(crate) fn epochs_of(&self, source: usize, epoch: u64) -> RangeInclusive<u64> {
+        match self {
+            Self::One(_) => epoch..=epoch,
+            Self::Mixed(mix) => mix.epochs_of(source, epoch),
+        }
+    }
+
+    /// Which sample of an epoch of the plan is a sample of a dataset's epoch; `None` where it is none.
+    pub(crate) fn number(&self, source: usize, epoch: u64, own_epoch: u64, sample: u64) -> Option<u64> {
+        match self {
+            Self::One(_) => Some(sample),
+            Self::Mixed(mix) => mix.number(source, epoch, own_epoch, sample),
         }
     }
 }

@@ -125,6 +125,20 @@ impl Share {
         }
     }
 
+    /// Rows that this rank takes of an epoch of `len` samples, those of the padding counted.
+    pub fn rows(&self, len: u64) -> u64 {
+        let steps = self.steps(len, 0);
+        let batch_size = self.global_batch / self.world_size;
+        let short = !len.is_multiple_of(self.global_batch) && self.remainder == Remainder::Keep;
+        match steps.checked_sub(1) {
+            Some(full) if short => {
+                let last = part(len - full * self.global_batch, self.rank, self.world_size);
+                full * batch_size + (last.end - last.start)
+            }
+            _ => steps * batch_size,
+        }
+    }
+
     /// The samples of the global batch that begins with sample `next` of an epoch of `len`, and how often samples from the
     /// epoch's beginning follow it as padding. `None` at the end of the epoch.
     pub(crate) fn batch(&self, len: u64, next: u64) -> Option<(Range<u64>, Vec<Range<u64>>)> {
@@ -346,7 +360,11 @@ mod tests {
             let share = |rank, world_size| Share { rank, world_size, global_batch, remainder };
             let ranks: Vec<_> = (0..world_size).map(|rank| batches(&order, share(rank, world_size), next)).collect();
             let alone = batches(&order, share(0, 1), next);
-            for own in &ranks {
+            for (rank, own) in (0..).zip(&ranks) {
+                if next == 0 {
+                    let rows: usize = own.iter().map(Vec::len).sum();
+                    prop_assert_eq!(share(rank, world_size).rows(order.len()), rows as u64);
+                }
                 prop_assert_eq!(own.len() as u64, share(0, world_size).steps(order.len(), next));
             }
             let mut seen = Vec::new();

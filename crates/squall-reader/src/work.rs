@@ -3,6 +3,7 @@
 //! Jobs come from `pipeline` and their results go back there as events. A worker has no state of its own: a lane's decoder
 //! travels with the job.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use squall_dataset::Piece;
 use squall_schema::{Error, Field, Result, RowId, Value, panic_text};
 use tokio::sync::Semaphore;
 
+use crate::bad_rows::{BadRow, OnBadRow};
 use crate::cells::decode_cells;
 use crate::decode::Decoder;
 use crate::fetch::Fetched;
@@ -30,6 +32,7 @@ pub(crate) struct Delivered {
     pub(crate) step: u64,
     pub(crate) ids: Vec<RowId>,
     pub(crate) columns: RecordBatch,
+    pub(crate) bad: Vec<BadRow>,
     /// The epoch and sample that come after it.
     pub(crate) after: (u64, u64),
 }
@@ -97,10 +100,13 @@ pub(crate) struct Context {
     /// Limits how many fetches are under way.
     pub(crate) fetches: Semaphore,
     /// For each dataset and each file of it the partition fields that are read, with their values.
-    pub(crate) partitions: Vec<Vec<Arc<[(Field, Value)]>>>,
+    partitions: Vec<Vec<PartitionValues>>,
 }
 
-fn partitions(source: &Source) -> Vec<Arc<[(Field, Value)]>> {
+/// The partition fields of a file that are read, with their values.
+type PartitionValues = Arc<[(Field, Value)]>;
+
+fn partitions(source: &Source) -> Vec<PartitionValues> {
     let fields = source.dataset.partition_fields();
     let values = |file: &squall_dataset::DataFile| {
         let all = fields.iter().cloned().zip(file.partition.iter().cloned());
@@ -178,16 +184,20 @@ impl Context {
     }
 
     fn build(&self, batch: &PlannedBatch) -> Result<Delivered> {
-        let picked = Picked::new(batch);
+        let mut picked = Picked::new(batch);
+        let mut bad = Vec::new();
         let columns = match &*self.plan.sources {
-            [source] => self.build_rows(&picked, source, (0..picked.ids.len()).collect())?,
+            [source] => {
+                let rows: Vec<_> = (0..picked.ids.len()).collect();
+                self.build_rows(&mut picked, source, &rows, &mut bad)?
+            }
             sources => {
                 let mut places = vec![(0, 0); picked.ids.len()];
                 let mut parts = Vec::with_capacity(sources.len());
                 for (place, source) in sources.iter().enumerate() {
                     let rows = picked.rows_of(place);
                     rows.iter().enumerate().for_each(|(i, row)| places[*row] = (place, i));
-                    parts.push(self.build_rows(&picked, source, rows)?);
+                    parts.push(self.build_rows(&mut picked, source, &rows, &mut bad)?);
                 }
                 interleave_batches(&self.plan.schema, &parts.iter().collect::<Vec<_>>(), &places)?
             }
@@ -197,23 +207,58 @@ impl Context {
             step: batch.step,
             columns,
             ids: picked.ids,
+            bad,
             after: batch.after,
         })
     }
 
-    /// These rows of a batch, all of one dataset, decoded and transformed.
-    fn build_rows(&self, picked: &Picked<'_>, source: &Source, rows: Vec<usize>) -> Result<RecordBatch> {
-        let ids: Vec<_> = rows.iter().map(|row| picked.ids[*row]).collect();
-        let cells = picked.gather(&rows, source.columns.schema())?;
-        let columns = decode_cells(cells, &source.decoded).map_err(|error| name_row(error, source, &ids))?;
+    /// These rows of a batch, all of one dataset, decoded and transformed, bad ones replaced if that is wanted.
+    fn build_rows(
+        &self,
+        picked: &mut Picked<'_>,
+        source: &Source,
+        rows: &[usize],
+        bad: &mut Vec<BadRow>,
+    ) -> Result<RecordBatch> {
+        // For each row that was replaced the row itself and how often.
+        let mut replaced: BTreeMap<usize, (RowId, String, u64)> = BTreeMap::new();
+        loop {
+            let ids: Vec<_> = rows.iter().map(|row| picked.ids[*row]).collect();
+            let error = match self.try_rows(picked, source, rows, &ids) {
+                Ok(batch) => {
+                    bad.extend(replaced.into_iter().map(|(i, (row, error, _))| BadRow {
+                        row,
+                        substitute: ids[i],
+                        error,
+                    }));
+                    return Ok(batch);
+                }
+                Err(error) => error,
+            };
+            let i = error.place("batch row").and_then(|row| row.parse::<usize>().ok());
+            let error = name_row(error, source, &ids);
+            let (OnBadRow::Skip { .. }, Some(i)) = (self.plan.on_bad_row, i.filter(|i| *i < ids.len())) else {
+                return Err(error);
+            };
+            let (_, _, times) = replaced.entry(i).or_insert((ids[i], error.to_string(), 0));
+            *times += 1;
+            if *times >= picked.window_len(rows[i]) {
+                return Err(error);
+            }
+            picked.substitute(rows[i]);
+        }
+    }
+
+    fn try_rows(&self, picked: &Picked<'_>, source: &Source, rows: &[usize], ids: &[RowId]) -> Result<RecordBatch> {
+        let cells = picked.gather(rows, source.columns.schema())?;
+        let columns = decode_cells(cells, &source.decoded)?;
         let about = Rows {
-            ids: &ids,
+            ids,
             seed: self.plan.seed,
             source: &source.decoded,
             target: &source.schema,
         };
-        let columns = source.transform.apply(columns, about);
-        columns.map_err(|error| name_row(error, source, &ids))
+        source.transform.apply(columns, about)
     }
 }
 

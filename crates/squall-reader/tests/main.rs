@@ -5,6 +5,7 @@ mod damage;
 mod filter;
 mod legacy;
 mod mixing;
+mod questions;
 mod reading;
 mod spark;
 mod state;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::Int8Type;
-use squall_reader::{Shuffle, TransformSpec, make_batch_reader, make_reader};
+use arrow_array::types::{Int8Type, Int32Type};
+use squall_reader::{OnBadRow, Shuffle, TransformSpec, make_batch_reader, make_reader};
 use squall_schema::{DType, ErrorKind, Field, Shape, Value};
 use squall_testkit::{Layout, Table};
 
@@ -159,4 +159,80 @@ fn what_a_closure_gives_is_checked() {
             .build(),
     );
     assert!(refused.to_string().contains("no column \"nothing\""), "{refused}");
+}
+
+/// A bad row is replaced by one of its window, the same on any number of ranks, and nobody makes a step less.
+#[test]
+fn bad_rows_are_replaced_and_named() {
+    let table = Table::write(&Layout::default());
+    let is_bad = |id: i64| id % 10 == 3;
+    let builder = |at_most| {
+        let spec = TransformSpec::per_row(move |row| match row.int("id")? {
+            id if is_bad(id) => Err(squall_schema::Error::invalid(format!("row {id} is bad"))),
+            _ => Ok(()),
+        });
+        let reader = make_batch_reader(table.url())
+            .transform(spec)
+            .lanes(3)
+            .window(10)
+            .seed(2);
+        reader.global_batch(24).on_bad_row(OnBadRow::Skip { at_most })
+    };
+    let run = |world_size| {
+        let mut samples = BTreeMap::new();
+        let mut bad = BTreeMap::new();
+        for rank in 0..world_size {
+            let mut reader = builder(12).rank(rank, world_size).build().expect("a reader");
+            let mut steps = 0;
+            while let Some(batch) = reader.next_samples() {
+                let batch = batch.expect("a batch");
+                steps += 1;
+                assert_eq!(batch.ids.len() as u64, 24 / world_size);
+                let ids = batch
+                    .columns
+                    .column_by_name("id")
+                    .expect("id")
+                    .as_primitive::<Int32Type>();
+                for (id, place) in ids.values().iter().zip(&batch.ids) {
+                    assert!(!is_bad(i64::from(*id)));
+                    assert!(samples.insert(place.sample, (*id, place.piece, place.row)).is_none());
+                }
+            }
+            assert_eq!(steps, 5);
+            for own in reader.bad_rows() {
+                assert!(
+                    own.error.contains("is bad") && own.error.contains("row group"),
+                    "{}",
+                    own.error
+                );
+                assert_eq!(own.row.sample, own.substitute.sample);
+                bad.insert(own.row.sample, (own.row.piece, own.row.row, own.substitute.row));
+            }
+        }
+        (samples, bad)
+    };
+    let alone = run(1);
+    assert_eq!((alone.0.len(), alone.1.len()), (120, 12));
+    assert_eq!(run(2), alone);
+    assert_eq!(run(4), alone);
+    // One more than is put up with.
+    let mut reader = builder(11).build().expect("a reader");
+    let failed = reader.by_ref().find_map(Result::err).expect("an error").to_string();
+    assert!(
+        failed.contains("more than 11 rows are bad") && failed.contains("is bad"),
+        "{failed}"
+    );
+    assert_eq!(reader.bad_rows().len(), 11);
+    // Where all of a window is bad, there is no substitute.
+    let spec = TransformSpec::per_row(|_| Err(squall_schema::Error::invalid("never good")));
+    let reader = make_reader(table.url())
+        .transform(spec)
+        .on_bad_row(OnBadRow::Skip { at_most: u64::MAX })
+        .build();
+    let failed = reader
+        .expect("a reader")
+        .next()
+        .expect("an error")
+        .expect_err("no good row");
+    assert!(failed.to_string().contains("never good"), "{failed}");
 }

@@ -19,7 +19,7 @@ fn the_mixture_is_pinned() {
 
 #[test]
 fn every_block_has_the_proportions() {
-    let check = |weights: &[f64], expected: &[std::ops::RangeInclusive<u64>]| {
+    let check = |weights: &[f64], expected: &[RangeInclusive<u64>]| {
         let mix = mix(&vec![20_000; weights.len()], weights, Ending::Shortest);
         for block in 0..mix.len() / BLOCK {
             let mut counts = vec![0; weights.len()];
@@ -82,7 +82,7 @@ proptest! {
     ) {
         let ending = if longest { Ending::Longest } else { Ending::Shortest };
         let mix = Mix::new(5, &lens, &weights[..lens.len()], ending).expect("a mixture");
-        prop_assume!(mix.len() > 0);
+        prop_assume!(!mix.is_empty());
         let start = start.index(mix.len() as usize) as u64;
         let samples = start..(start + count).min(mix.len());
         let mut found = Vec::new();
@@ -94,6 +94,10 @@ proptest! {
         }
         found.sort_unstable();
         let expected: Vec<_> = samples.map(|sample| (sample, mix.locate(epoch, sample).expect("a sample"))).collect();
+        for (number, (member, own_epoch, sample)) in &found {
+            prop_assert!(mix.epochs_of(*member, epoch).contains(own_epoch));
+            prop_assert_eq!(mix.number(*member, epoch, *own_epoch, *sample), Some(*number));
+        }
         prop_assert_eq!(found, expected);
         for member in 0..lens.len() {
             for n in [0, mix.drawn[member] / 2, mix.drawn[member].saturating_sub(1)] {

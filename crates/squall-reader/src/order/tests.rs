@@ -75,6 +75,13 @@ proptest! {
             .flat_map(|(piece, rows)| (0..*rows).map(move |row| (piece as u32, row))).collect();
         let found = rows(&order);
         prop_assert_eq!(found.len(), expected.len());
+        for (sample, (piece, row)) in (0u64..).zip(&found) {
+            prop_assert_eq!(order.sample_of(*piece, *row), Some(sample));
+        }
+        prop_assert_eq!(order.sample_of(pieces.len() as u32, 0), None);
+        prop_assert_eq!(order.iter().collect::<Vec<_>>(), found.clone());
+        prop_assert_eq!(order.iter().rev().collect::<Vec<_>>(), found.iter().rev().copied().collect::<Vec<_>>());
+        prop_assert_eq!(order.iter().step_by(3).collect::<Vec<_>>(), found.iter().step_by(3).copied().collect::<Vec<_>>());
         prop_assert_eq!(found.into_iter().collect::<HashSet<_>>(), expected);
     }
 

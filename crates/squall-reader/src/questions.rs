@@ -1,0 +1,214 @@
+//! What an epoch is, without reading it: which rows a rank takes at a step, and who takes a row.
+//!
+//! The answers come from the schedule that the pipeline runs, so they are what is delivered.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use squall_schema::{Error, Result, RowId};
+
+use crate::gather::Picked;
+use crate::order::Order;
+use crate::plan::{ReadPlan, Schedule};
+
+/// An epoch of a reader, to be asked. Made by [`Reader::epoch_plan`](crate::Reader::epoch_plan).
+pub struct EpochPlan {
+    plan: Arc<ReadPlan>,
+    epoch: u64,
+    /// The orders that were needed for the answers so far.
+    schedule: Mutex<Schedule>,
+}
+
+/// Where a sample is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SampleOrigin {
+    /// The place in the global order of the epoch.
+    pub sample: u64,
+    /// The dataset, by its place in a mixture; 0 where one dataset is read.
+    pub dataset: u32,
+    /// The file, by its path below the dataset's directory.
+    pub file: String,
+    /// The row group in the file.
+    pub row_group: u32,
+    /// The row in the row group.
+    pub row: u64,
+    /// Whether it stands a second time in its epoch, to fill the last batch.
+    pub padded: bool,
+}
+
+/// When a row is delivered, and to whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Delivery {
+    /// The step in the epoch.
+    pub step: u64,
+    /// The rank that takes it; with a [`Topology`](crate::Topology), the group of ranks.
+    pub rank: u64,
+    /// Its place in the batch of that rank.
+    pub place: u64,
+    /// The place in the global order of the epoch.
+    pub sample: u64,
+    /// Whether it stands a second time in its epoch, to fill the last batch.
+    pub padded: bool,
+}
+
+impl EpochPlan {
+    pub(crate) fn new(plan: Arc<ReadPlan>, epoch: u64) -> Self {
+        // Of the epoch that is asked about, whether or not the reader comes to it.
+        let schedule = Schedule::new(Arc::new(ReadPlan {
+            epochs: None,
+            ..ReadPlan::clone(&plan)
+        }));
+        Self {
+            plan,
+            epoch,
+            schedule: Mutex::new(schedule),
+        }
+    }
+
+    /// The epoch, from 0.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Samples of the epoch, on all ranks together.
+    pub fn len(&self) -> u64 {
+        self.plan.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Steps of every rank.
+    pub fn steps(&self) -> u64 {
+        self.plan.steps_per_epoch()
+    }
+
+    /// The samples of a rank's batch, in its order. The first answer takes as long as planning an epoch, whatever the step.
+    ///
+    /// Steps count from the beginning of the epoch, in batches of the reader's global batch.
+    pub fn explain(&self, step: u64, rank: u64) -> Result<Vec<SampleOrigin>> {
+        let rows = self.rows(step, rank)?;
+        Ok(rows.into_iter().map(|row| self.origin(row)).collect())
+    }
+
+    /// As [`EpochPlan::explain`], by the identities of the rows.
+    pub(crate) fn rows(&self, step: u64, rank: u64) -> Result<Vec<RowId>> {
+        let share = self.plan.share;
+        if rank >= share.world_size {
+            return Err(Error::invalid(format!(
+                "expected a rank below the world size {}, found {rank}",
+                share.world_size
+            )));
+        }
+        if step >= self.steps() {
+            return Err(Error::invalid(format!(
+                "expected a step below the {} of an epoch, found {step}",
+                self.steps()
+            )));
+        }
+        let mut schedule = self.schedule.lock().unwrap_or_else(PoisonError::into_inner);
+        let batch = schedule.batch_at(rank, self.epoch, step * share.global_batch)?;
+        let batch = batch.ok_or_else(|| Error::internal("a step of the epoch has no batch"))?;
+        Ok(Picked::new(&batch).ids)
+    }
+
+    fn origin(&self, row: RowId) -> SampleOrigin {
+        let dataset = &self.plan.sources[row.dataset as usize].dataset;
+        let piece = &dataset.pieces()[row.piece as usize];
+        SampleOrigin {
+            sample: row.sample,
+            dataset: row.dataset,
+            file: dataset.file_of(piece).path.to_string(),
+            row_group: piece.row_group,
+            row: row.row,
+            padded: row.padded,
+        }
+    }
+
+    /// When a stored row is delivered in this epoch, in the order of the steps. Nothing where it is not selected, or left out
+    /// at the end of the epoch.
+    ///
+    /// `file` is a path below the directory of a dataset; of a mixture every dataset that has such a file is asked.
+    pub fn where_is(&self, file: &str, row_group: u32, row: u64) -> Result<Vec<Delivery>> {
+        let mut known = false;
+        let mut samples = Vec::new();
+        for (place, source) in self.plan.sources.iter().enumerate() {
+            let dataset = &source.dataset;
+            let Some(file) = dataset.files().iter().position(|own| own.path.as_ref() == file) else {
+                continue;
+            };
+            known = true;
+            let same = |(piece, _): &(&squall_dataset::Piece, u32)| {
+                (piece.file as usize, piece.row_group) == (file, row_group)
+            };
+            let Some((piece, ordinal)) = dataset.pieces().iter().zip(0u32..).find(same) else {
+                continue;
+            };
+            if row >= piece.rows {
+                return Err(Error::invalid(format!(
+                    "expected a row below the {} of the row group, found {row}",
+                    piece.rows
+                ))
+                .at("row group", row_group)
+                .at("file", &dataset.files()[file].path)
+                .at("URL", dataset.url()));
+            }
+            self.samples_of(place, ordinal, row, &mut samples)?;
+        }
+        if !known {
+            return Err(Error::invalid(format!("no dataset that is read has a file {file:?}")));
+        }
+        let mut deliveries = Vec::new();
+        for sample in samples {
+            self.deliveries_of(sample, &mut deliveries)?;
+        }
+        deliveries.sort_unstable();
+        Ok(deliveries)
+    }
+
+    /// The samples of the epoch that a row is.
+    fn samples_of(&self, source: usize, piece: u32, row: u64, samples: &mut Vec<u64>) -> Result<()> {
+        for epoch in self.plan.sequence.epochs_of(source, self.epoch) {
+            let own = &self.plan.sources[source];
+            let selection = &own.selection;
+            let place = selection
+                .pieces()
+                .binary_search_by_key(&piece, |selected| selected.piece);
+            let index = place.ok().and_then(|place| {
+                let index = selection.pieces()[place].rows.index_of(row)?;
+                Some((place as u32, index))
+            });
+            let Some((place, index)) = index else {
+                continue;
+            };
+            let order = Order::new(&selection.rows_per_piece(), &own.order, epoch)?;
+            let sample = order.sample_of(place, index);
+            samples.extend(sample.and_then(|sample| self.plan.sequence.number(source, self.epoch, epoch, sample)));
+        }
+        Ok(())
+    }
+
+    fn deliveries_of(&self, sample: u64, deliveries: &mut Vec<Delivery>) -> Result<()> {
+        let share = self.plan.share;
+        let steps = self.steps();
+        let step = sample / share.global_batch;
+        let mut in_steps = vec![step];
+        // Padding repeats samples in the last batch.
+        in_steps.extend(steps.checked_sub(1).filter(|last| *last != step));
+        for step in in_steps.into_iter().filter(|step| *step < steps) {
+            for rank in 0..share.world_size {
+                let rows = self.rows(step, rank)?;
+                let same = (0u64..).zip(&rows).filter(|(_, row)| row.sample == sample);
+                deliveries.extend(same.map(|(place, row)| Delivery {
+                    step,
+                    rank,
+                    place,
+                    sample,
+                    padded: row.padded,
+                }));
+            }
+        }
+        Ok(())
+    }
+}
