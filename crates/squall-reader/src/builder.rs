@@ -9,10 +9,12 @@ use squall_schema::{Error, Field, Result, Schema};
 
 use crate::bad_rows::OnBadRow;
 use crate::mix::{Ending, Mix, member_seed};
+use crate::ngram::NGram;
 use crate::order::{OrderOptions, Shuffle};
 use crate::plan::ReadPlan;
 use crate::rank::{self, Topology};
 use crate::reader::{BatchReader, Io, Reader};
+use crate::sampler::Sampler;
 use crate::select::Selection;
 use crate::sequence::Sequence;
 use crate::share::{Remainder, Share};
@@ -241,6 +243,18 @@ impl<R> ReaderBuilder<R> {
         self
     }
 
+    /// Which rows an epoch has, and how often: weighted or class-balanced sampling. All selected rows once if not given.
+    pub fn sampler(mut self, sampler: Sampler) -> Self {
+        self.source.sampler = Some(sampler);
+        self
+    }
+
+    /// Makes windows of rows that follow one another in time the samples.
+    pub fn ngram(mut self, ngram: NGram) -> Self {
+        self.source.ngram = Some(ngram);
+        self
+    }
+
     /// What is done to rows or batches on the worker threads.
     pub fn transform(mut self, transform: TransformSpec) -> Self {
         self.source.transform = transform;
@@ -371,6 +385,11 @@ impl<R> ReaderBuilder<R> {
                         "a mixture has no row groups of its own to partition: its ranks take slices of global batches",
                     ));
                 };
+                if self.source.sampler.is_some() {
+                    return Err(Error::unsupported(
+                        "a sampler draws from all rows: it cannot be given where row groups are partitioned",
+                    ));
+                }
                 let selection = Selection::clone(&source.selection);
                 source.selection = Arc::new(selection.shard(&source.dataset, share.rank, share.world_size)?);
                 // The rank has its rows to itself, and makes its batches of them alone.
@@ -387,7 +406,7 @@ impl<R> ReaderBuilder<R> {
             start: self.resume.as_ref().map_or((0, 0), |state| (state.epoch, state.next)),
             sequence: match mixture {
                 Some(mix) => Sequence::Mixed(Arc::new(mix)),
-                None => Sequence::One(sources[0].selection.rows()),
+                None => Sequence::One(sources[0].len()),
             },
             schema: Arc::new(schema),
             sources: sources.into(),
@@ -435,7 +454,7 @@ impl<R> ReaderBuilder<R> {
             }
             sources.push(member.source.open(workers, io, member_seed(seed, place), None)?);
         }
-        let lens: Vec<_> = sources.iter().map(|source| source.selection.rows()).collect();
+        let lens: Vec<_> = sources.iter().map(Source::len).collect();
         let weights: Vec<_> = members.iter().map(|(_, weight)| *weight).collect();
         let mix = Mix::new(seed, &lens, &weights, self.ending.unwrap_or_default())?;
         Ok((sources, Some(mix)))

@@ -23,7 +23,10 @@ mod view;
 #[cfg(feature = "filter")]
 mod filter;
 mod narrow;
+mod ngram;
+mod sampler;
 mod scan;
+mod values;
 
 mod plan;
 mod source;
@@ -32,6 +35,7 @@ mod columns;
 mod fetch;
 
 mod decode;
+mod expand;
 mod gather;
 
 mod cells;
@@ -52,11 +56,13 @@ pub use bad_rows::{BadRow, OnBadRow};
 pub use builder::{DEFAULT_BATCH_SIZE, Partition, ReaderBuilder, make_batch_reader, make_mixed_reader, make_reader};
 pub use epochs::{Epoch, Epochs};
 pub use mix::{BLOCK as MIX_BLOCK, Ending, Mix};
+pub use ngram::{NGram, Threshold};
 pub use order::{ORDER_VERSION, Order, OrderOptions, Samples, Segment, Shuffle};
 pub use questions::{Delivery, EpochPlan, SampleOrigin};
 pub use rank::Topology;
 pub use reader::{BatchReader, Reader, SampleBatch};
-pub use select::{Bitmap, RowSet, SelectedPiece, Selection};
+pub use sampler::Sampler;
+pub use select::{Bitmap, Drawn, RowSet, SelectedPiece, Selection};
 pub use share::{Remainder, Share};
 pub use source::DEFAULT_LANES;
 pub use state::ReaderState;

@@ -32,6 +32,7 @@ use crate::fetch::{Wanted, fetch};
 use crate::gather::{Pick, Window};
 use crate::order::Segment;
 use crate::plan::{Pass, PlannedBatch, ReadPlan, Schedule};
+use crate::select::RowSet;
 use crate::work::{Context, Cursor, Delivered, Event, Job, LaneKey, Part, Run};
 
 /// Most batches that are planned ahead of those in work, so that windows are read before they are needed. Fewer are when
@@ -129,6 +130,8 @@ impl Drop for Pipeline {
 struct Pending {
     rows: Range<u64>,
     piece: Piece,
+    set: RowSet,
+    samples: Range<u64>,
     /// `None` until it is here, or has failed.
     run: Option<Result<Arc<Run>>>,
 }
@@ -271,6 +274,8 @@ impl Driver {
             lane.runs.push_back(Pending {
                 rows: at..end,
                 piece: info,
+                set: selected.rows.clone(),
+                samples: rows.clone(),
                 run: None,
             });
             let stored = selected.rows.runs(&rows);
@@ -404,6 +409,8 @@ impl Driver {
                         Arc::new(Run {
                             rows: pending.rows.clone(),
                             piece: pending.piece,
+                            set: pending.set.clone(),
+                            samples: pending.samples.clone(),
                             fetched,
                         })
                     }));

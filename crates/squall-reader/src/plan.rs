@@ -242,7 +242,7 @@ impl Schedule {
             return Ok(found);
         }
         let source = &self.plan.sources[stretch.source];
-        let selection = source.selection.clone();
+        let selection = source.rows(stretch.epoch)?;
         let order = Order::new(&selection.rows_per_piece(), &source.order, stretch.epoch)?;
         Ok(self.push(stretch.source, Arc::new(order), selection))
     }

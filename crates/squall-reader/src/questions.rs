@@ -169,22 +169,23 @@ impl EpochPlan {
 
     /// The samples of the epoch that a row is.
     fn samples_of(&self, source: usize, piece: u32, row: u64, samples: &mut Vec<u64>) -> Result<()> {
+        let own = &self.plan.sources[source];
         for epoch in self.plan.sequence.epochs_of(source, self.epoch) {
-            let own = &self.plan.sources[source];
-            let selection = &own.selection;
+            let selection = own.rows(epoch)?;
             let place = selection
                 .pieces()
                 .binary_search_by_key(&piece, |selected| selected.piece);
-            let index = place.ok().and_then(|place| {
-                let index = selection.pieces()[place].rows.index_of(row)?;
-                Some((place as u32, index))
-            });
-            let Some((place, index)) = index else {
+            let Ok(place) = place else {
                 continue;
             };
+            let indices = selection.pieces()[place].rows.indices_of(row);
+            if indices.is_empty() {
+                continue;
+            }
             let order = Order::new(&selection.rows_per_piece(), &own.order, epoch)?;
-            let sample = order.sample_of(place, index);
-            samples.extend(sample.and_then(|sample| self.plan.sequence.number(source, self.epoch, epoch, sample)));
+            let sequence = &self.plan.sequence;
+            let number = |sample| sequence.number(source, self.epoch, epoch, sample);
+            samples.extend(indices.filter_map(|index| order.sample_of(place as u32, index).and_then(number)));
         }
         Ok(())
     }

@@ -27,6 +27,8 @@ pub(crate) enum Domain {
     Mix = 6,
     /// The seed of a dataset of a mixture; the index is its place.
     Member = 7,
+    /// What a sampler draws; the index is that of a block of draws, of rows, or of a class.
+    Draw = 8,
 }
 
 /// The stream of a named choice.

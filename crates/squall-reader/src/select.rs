@@ -19,6 +19,52 @@ pub enum RowSet {
     All(u64),
     /// Those whose bit is set.
     Bitmap(Bitmap),
+    /// Samples made of rows of a set: some of them several times, or several of them as one.
+    Drawn(Drawn),
+}
+
+/// Samples, each made of `span` rows of a set that follow one another.
+#[derive(Debug, Clone)]
+pub struct Drawn {
+    base: Arc<RowSet>,
+    /// Of each sample the place of its first row in the set. Ascending; a place may stand several times.
+    first: Arc<[u32]>,
+    span: u64,
+}
+
+impl Drawn {
+    /// Samples of `span` rows that begin at these places in `base`, in ascending order.
+    pub(crate) fn new(base: Arc<RowSet>, first: Vec<u32>, span: u64) -> Self {
+        debug_assert!(first.is_sorted() && first.last().is_none_or(|last| u64::from(*last) + span <= base.len()));
+        Self {
+            base,
+            first: first.into(),
+            span,
+        }
+    }
+
+    /// Rows of a sample.
+    pub(crate) fn span(&self) -> u64 {
+        self.span
+    }
+
+    /// The place in the set of the first row of sample `n`.
+    pub(crate) fn first(&self, n: u64) -> u64 {
+        u64::from(self.first[n as usize])
+    }
+
+    /// The places in the set of the rows of the samples `n.start..n.end`, as runs.
+    pub(crate) fn places(&self, n: &Range<u64>) -> Vec<Range<u64>> {
+        let mut runs: Vec<Range<u64>> = Vec::new();
+        for first in &self.first[n.start as usize..n.end as usize] {
+            let own = u64::from(*first)..u64::from(*first) + self.span;
+            match runs.last_mut().filter(|last| own.start <= last.end) {
+                Some(last) => last.end = own.end,
+                None => runs.push(own),
+            }
+        }
+        runs
+    }
 }
 
 /// A bitmap with an index for finding the `n`-th set bit.
@@ -75,6 +121,7 @@ impl RowSet {
         match self {
             Self::All(rows) => *rows,
             Self::Bitmap(bitmap) => bitmap.len(),
+            Self::Drawn(drawn) => drawn.first.len() as u64,
         }
     }
 
@@ -88,14 +135,22 @@ impl RowSet {
         match self {
             Self::All(_) => n,
             Self::Bitmap(bitmap) => bitmap.nth(n),
+            Self::Drawn(drawn) => drawn.base.nth(drawn.first(n)),
         }
     }
 
-    /// Which of the selected rows a row of the row group is; `None` where it is not selected.
-    pub fn index_of(&self, row: u64) -> Option<u64> {
+    /// Which of the selected rows a row of the row group is: one, or none; several where it was drawn several times. Of
+    /// samples of several rows it is the first.
+    pub fn indices_of(&self, row: u64) -> Range<u64> {
+        let one = |index: Option<u64>| index.map_or(0..0, |index| index..index + 1);
         match self {
-            Self::All(rows) => (row < *rows).then_some(row),
-            Self::Bitmap(bitmap) => bitmap.index_of(row),
+            Self::All(rows) => one((row < *rows).then_some(row)),
+            Self::Bitmap(bitmap) => one(bitmap.index_of(row)),
+            Self::Drawn(drawn) => {
+                let place = drawn.base.indices_of(row);
+                let before = |place| drawn.first.partition_point(|first| u64::from(*first) < place) as u64;
+                before(place.start)..before(place.end)
+            }
         }
     }
 
@@ -105,6 +160,11 @@ impl RowSet {
             return self.clone();
         }
         match self {
+            Self::Drawn(drawn) => {
+                let kept = drawn.first.iter().zip(keep).filter(|(_, keep)| *keep);
+                let first = kept.map(|(first, _)| *first).collect();
+                Self::Drawn(Drawn::new(drawn.base.clone(), first, drawn.span))
+            }
             Self::All(_) => Self::Bitmap(Bitmap::new(keep.clone())),
             Self::Bitmap(bitmap) => {
                 let mut bits = BooleanBufferBuilder::new(bitmap.bits.len());
@@ -117,7 +177,7 @@ impl RowSet {
         }
     }
 
-    /// The rows in the row group that are the selected ones `n.start..n.end`, as runs.
+    /// The rows in the row group that are the selected ones `n.start..n.end`, each once, as runs.
     pub fn runs(&self, n: &Range<u64>) -> Vec<Range<u64>> {
         match self {
             Self::All(_) => vec![n.clone()],
@@ -129,6 +189,28 @@ impl RowSet {
                     .set_slices()
                     .map(|(start, end)| first + start as u64..first + end as u64);
                 runs.collect()
+            }
+            Self::Drawn(drawn) => {
+                let places = drawn.places(n);
+                places.iter().flat_map(|places| drawn.base.runs(places)).collect()
+            }
+        }
+    }
+
+    fn digest(&self, digest: &mut Xxh3) {
+        digest.write_u64(self.len());
+        match self {
+            Self::All(_) => {}
+            Self::Bitmap(bitmap) => {
+                for (start, end) in bitmap.bits.set_slices() {
+                    digest.write_u64(start as u64);
+                    digest.write_u64(end as u64);
+                }
+            }
+            Self::Drawn(drawn) => {
+                drawn.base.digest(digest);
+                digest.write_u64(drawn.span);
+                drawn.first.iter().for_each(|first| digest.write_u32(*first));
             }
         }
     }
@@ -165,13 +247,7 @@ impl Selection {
         let mut digest = Xxh3::new();
         for piece in &pieces {
             digest.write_u32(piece.piece);
-            digest.write_u64(piece.rows.len());
-            if let RowSet::Bitmap(bitmap) = &piece.rows {
-                for (start, end) in bitmap.bits.set_slices() {
-                    digest.write_u64(start as u64);
-                    digest.write_u64(end as u64);
-                }
-            }
+            piece.rows.digest(&mut digest);
         }
         Ok(Self {
             pieces,
@@ -240,7 +316,7 @@ mod tests {
             prop_assert_eq!(&found, &expected);
             for row in 0..1500 {
                 let index = expected.iter().position(|own| *own == row).map(|index| index as u64);
-                prop_assert_eq!(rows.index_of(row), index);
+                prop_assert_eq!(rows.indices_of(row).next(), index);
             }
             let (a, b) = (a.index(expected.len() + 1), b.index(expected.len() + 1));
             let range = a.min(b)..a.max(b);
@@ -250,6 +326,28 @@ mod tests {
             let narrowed = rows.narrow(&keep);
             let found: Vec<_> = (0..narrowed.len()).map(|n| narrowed.nth(n)).collect();
             prop_assert_eq!(&found, &expected[range]);
+        }
+
+        #[test]
+        fn drawn_rows_are_found(
+            bits in prop::collection::vec(prop::bool::weighted(0.5), 8..300), mut first in prop::collection::vec(0u32..300, 1..60),
+            span in 1u64..4,
+        ) {
+            let base = RowSet::Bitmap(Bitmap::new(BooleanBuffer::from(bits)));
+            first.retain(|first| u64::from(*first) + span <= base.len());
+            first.sort_unstable();
+            let drawn = RowSet::Drawn(Drawn::new(Arc::new(base.clone()), first.clone(), span));
+            prop_assert_eq!(drawn.len(), first.len() as u64);
+            for (n, first) in (0..).zip(&first) {
+                let row = base.nth(u64::from(*first));
+                prop_assert_eq!(drawn.nth(n), row);
+                prop_assert!(drawn.indices_of(row).contains(&n));
+            }
+            let (start, end) = (first.len() / 3, first.len());
+            let rows: std::collections::BTreeSet<_> = first[start..end].iter()
+                .flat_map(|first| (0..span).map(|k| base.nth(u64::from(*first) + k))).collect();
+            let runs: Vec<_> = drawn.runs(&(start as u64..end as u64)).into_iter().flatten().collect();
+            prop_assert_eq!(runs, rows.into_iter().collect::<Vec<_>>());
         }
     }
 }

@@ -120,6 +120,8 @@ impl Share {
     pub fn steps(&self, len: u64, next: u64) -> u64 {
         let rows = len.saturating_sub(next);
         match self.remainder {
+            // Numbers that `validate` refuses give no step.
+            _ if self.global_batch == 0 => 0,
             Remainder::Drop => rows / self.global_batch,
             Remainder::Keep | Remainder::Pad => rows.div_ceil(self.global_batch),
         }

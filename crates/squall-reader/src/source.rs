@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
 use squall_dataset::{Dataset, DatasetUrl, OpenOptions};
-use squall_schema::{Result, Schema};
+use squall_schema::{Error, Result, RowId, Schema};
 
 use crate::columns::Columns;
+use crate::expand::SampleColumns;
 use crate::fetch::Footers;
 use crate::narrow::RowOptions;
+use crate::ngram::{Layout, NGram};
 use crate::order::{Order, OrderOptions, Shuffle};
 use crate::reader::Io;
+use crate::sampler::{Draws, Sampler};
 use crate::scan::Scan;
 use crate::select::Selection;
-use crate::transform::TransformSpec;
+use crate::transform::{Rows, TransformSpec};
 use crate::view::View;
 
 /// Lanes when none are given. Every batch mixes rows of so many places of the dataset.
@@ -28,6 +32,8 @@ pub(crate) struct SourceOptions {
     pub(crate) time_zone: Option<String>,
     pub(crate) view: View,
     pub(crate) rows: RowOptions,
+    pub(crate) sampler: Option<Sampler>,
+    pub(crate) ngram: Option<NGram>,
     pub(crate) transform: TransformSpec,
     pub(crate) shuffle: Option<Shuffle>,
     pub(crate) lanes: Option<u64>,
@@ -39,15 +45,58 @@ pub(crate) struct SourceOptions {
 pub(crate) struct Source {
     pub(crate) dataset: Arc<Dataset>,
     pub(crate) footers: Arc<Footers>,
+    /// The rows, or windows of rows, that there are to choose from.
     pub(crate) selection: Arc<Selection>,
+    /// A digest of the selected rows, before windows are made of them.
+    pub(crate) digest: u64,
+    /// Chooses those of an epoch, where not all are taken once.
+    draws: Option<Arc<Draws>>,
     /// The columns that are read, as they are stored: binary cells where they have a codec.
     pub(crate) columns: Arc<Columns>,
-    /// The same columns decoded.
+    /// How samples are made of them.
+    pub(crate) samples: SampleColumns,
+    /// The columns of samples, decoded.
     pub(crate) decoded: Arc<Schema>,
     pub(crate) transform: TransformSpec,
+    /// Where samples are windows of rows.
+    pub(crate) layout: Option<Layout>,
     /// The columns behind the transform.
     pub(crate) schema: Arc<Schema>,
     pub(crate) order: OrderOptions,
+    /// What decides how samples are made of the selected rows, for the state.
+    pub(crate) sampling: String,
+}
+
+impl Source {
+    /// Samples of an epoch.
+    pub(crate) fn len(&self) -> u64 {
+        match &self.draws {
+            Some(draws) => draws.samples(),
+            None => self.selection.rows(),
+        }
+    }
+
+    /// The samples of an epoch, in stored order.
+    pub(crate) fn rows(&self, epoch: u64) -> Result<Arc<Selection>> {
+        match &self.draws {
+            Some(draws) => Ok(Arc::new(draws.epoch(self.order.seed, epoch)?)),
+            None => Ok(self.selection.clone()),
+        }
+    }
+
+    /// A decoded batch behind the transform, with the columns that are delivered.
+    pub(crate) fn transform(&self, batch: RecordBatch, ids: &[RowId], seed: u64) -> Result<RecordBatch> {
+        let rows = Rows {
+            ids,
+            seed,
+            source: &self.decoded,
+            target: &self.schema,
+        };
+        match &self.layout {
+            Some(layout) => layout.apply(&self.transform, &batch, rows),
+            None => self.transform.apply(batch, rows),
+        }
+    }
 }
 
 impl SourceOptions {
@@ -57,6 +106,8 @@ impl SourceOptions {
             ("the time zone", self.time_zone.is_some()),
             ("the choice of columns", self.view.is_given()),
             ("the choice of rows", self.rows.is_given()),
+            ("the sampler", self.sampler.is_some()),
+            ("the n-gram", self.ngram.is_some()),
             ("the transform", self.transform.is_given()),
             ("the shuffle mode", self.shuffle.is_some()),
             ("the number of lanes", self.lanes.is_some()),
@@ -75,8 +126,21 @@ impl SourceOptions {
             options = options.with_time_zone(zone.parse()?);
         }
         let dataset = Arc::new(io.wait(async move { Dataset::open_with(&url, &options).await })?);
-        let decoded = self.view.schema(&dataset)?;
-        let schema = self.transform.schema(&decoded)?;
+        let mut decoded = self.view.schema(&dataset)?;
+        let mut schema = self.transform.schema(&decoded)?;
+        let transformed = self.transform.is_given();
+        let span = self.ngram.as_ref().map_or(Ok(1), NGram::span)?;
+        let layout = match &self.ngram {
+            Some(ngram) => {
+                if !transformed {
+                    let named = ngram.layout(&decoded, &schema, false)?;
+                    decoded = named.fields_of(&decoded)?;
+                    schema = decoded.clone();
+                }
+                Some(ngram.layout(&decoded, &schema, transformed)?)
+            }
+            None => None,
+        };
         squall_schema::arrow::schema_to_arrow(&schema)?;
         let columns = Columns::new(&dataset, decoded.stored())?;
         let footers = Arc::new(Footers::new(&dataset));
@@ -86,32 +150,66 @@ impl SourceOptions {
             io: io.clone(),
             workers,
         };
-        let selection = self.rows.select(&scan, &self.view.all(&dataset)?)?;
+        let all = self.view.all(&dataset)?;
+        let mut selection = Arc::new(self.rows.select(&scan, &all)?);
+        let digest = selection.digest();
+        let mut sampling = String::new();
+        if let Some(ngram) = &self.ngram {
+            selection = Arc::new(ngram.windows(&scan, &all, &selection)?);
+            sampling += &ngram.text();
+        }
+        let draws = match (&self.sampler, &self.ngram) {
+            (Some(_), Some(_)) => {
+                return Err(Error::unsupported(
+                    "a sampler draws rows: it cannot be given with an n-gram",
+                ));
+            }
+            (Some(sampler), None) => {
+                sampling += &sampler.text();
+                Some(Arc::new(sampler.prepare(&scan, &all, &selection)?))
+            }
+            (None, _) => None,
+        };
         let window = self.window.or(saved.map(|saved| saved.window));
         let order = OrderOptions {
             shuffle: self.shuffle.or(saved.map(|saved| saved.shuffle)).unwrap_or_default(),
             seed,
             lanes: self.lanes.or(saved.map(|saved| saved.lanes)).unwrap_or(DEFAULT_LANES),
-            window: window.unwrap_or_else(|| default_window(&dataset)),
+            window: window.unwrap_or_else(|| default_window(&dataset, span)),
         };
         // Checks the options; each epoch makes its own.
         Order::new(&selection.rows_per_piece(), &order, 0)?;
+        let (samples, decoded, schema) = match &layout {
+            Some(layout) => (layout.columns.clone(), layout.decoded.clone(), layout.schema.clone()),
+            None => {
+                let columns = SampleColumns {
+                    from: (0..decoded.fields().len()).map(|place| (0, place)).collect(),
+                    schema: Arc::new(columns.schema().clone()),
+                };
+                (columns, Arc::new(decoded), Arc::new(schema))
+            }
+        };
         Ok(Source {
             order,
             dataset,
             footers,
-            selection: Arc::new(selection),
+            selection,
+            digest,
+            draws,
             columns: Arc::new(columns),
-            decoded: Arc::new(decoded),
+            samples,
+            decoded,
             transform: self.transform.clone(),
-            schema: Arc::new(schema),
+            layout,
+            schema,
+            sampling,
         })
     }
 }
 
-/// Rows that make [`WINDOW_BYTES`] in this dataset, all columns counted: the order does not depend on those selected.
-fn default_window(dataset: &Dataset) -> u64 {
+/// Samples that make [`WINDOW_BYTES`] in this dataset, all columns counted: the order does not depend on those selected.
+fn default_window(dataset: &Dataset, rows_of_sample: u64) -> u64 {
     let bytes: u64 = dataset.pieces().iter().map(|piece| piece.uncompressed_bytes).sum();
-    let row = (bytes / dataset.rows().max(1)).max(1);
-    (WINDOW_BYTES / row).clamp(WINDOW_ROWS.0, WINDOW_ROWS.1)
+    let sample = (bytes / dataset.rows().max(1)).max(1).saturating_mul(rows_of_sample);
+    (WINDOW_BYTES / sample).clamp(WINDOW_ROWS.0, WINDOW_ROWS.1)
 }

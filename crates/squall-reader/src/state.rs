@@ -52,7 +52,8 @@ impl OrderIdentity {
         let mut selections = Xxh3::new();
         let mut sampling = Xxh3::new();
         for source in sources {
-            selections.update(&source.selection.digest().to_le_bytes());
+            selections.update(&source.digest.to_le_bytes());
+            sampling.update(source.sampling.as_bytes());
         }
         let dataset = match sequence {
             Sequence::One(_) => source.dataset.fingerprint().to_owned(),

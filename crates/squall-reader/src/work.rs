@@ -15,12 +15,12 @@ use tokio::sync::Semaphore;
 
 use crate::bad_rows::{BadRow, OnBadRow};
 use crate::cells::decode_cells;
-use crate::decode::Decoder;
+use crate::expand::{Expander, Samples};
 use crate::fetch::Fetched;
 use crate::gather::{Chunks, Picked, Window, interleave_batches};
 use crate::plan::{PlannedBatch, ReadPlan};
+use crate::select::RowSet;
 use crate::source::Source;
-use crate::transform::Rows;
 
 /// Fetches that are under way at the same time.
 const FETCHES: usize = 16;
@@ -77,7 +77,7 @@ pub(crate) enum Event {
 #[derive(Default)]
 pub(crate) struct Cursor {
     /// The decoder, the lane's row where its run begins, and the row that it gives next.
-    pub(crate) open: Option<(Decoder, u64, u64)>,
+    pub(crate) open: Option<(Box<Expander>, u64, u64)>,
 }
 
 /// A part of a window: rows of a lane that lie in one fetched run.
@@ -91,6 +91,9 @@ pub(crate) struct Run {
     /// Its rows, counted in the lane.
     pub(crate) rows: Range<u64>,
     pub(crate) piece: Piece,
+    /// The samples of the piece, and which of them these are.
+    pub(crate) set: RowSet,
+    pub(crate) samples: Range<u64>,
     pub(crate) fetched: Fetched,
 }
 
@@ -104,13 +107,13 @@ pub(crate) struct Context {
 }
 
 /// The partition fields of a file that are read, with their values.
-type PartitionValues = Arc<[(Field, Value)]>;
+pub(crate) type PartitionValues = Arc<[(Field, Value)]>;
 
 fn partitions(source: &Source) -> Vec<PartitionValues> {
     let fields = source.dataset.partition_fields();
     let values = |file: &squall_dataset::DataFile| {
         let all = fields.iter().cloned().zip(file.partition.iter().cloned());
-        all.filter(|(field, _)| source.decoded.get(&field.name).is_some())
+        all.filter(|(field, _)| source.columns.schema().get(&field.name).is_some())
             .collect()
     };
     source.dataset.files().iter().map(values).collect()
@@ -168,8 +171,15 @@ impl Context {
                     let partition = self.partitions[window.pass.source][part.run.piece.file as usize].clone();
                     // A lane does not decode more at a time than its windows hold.
                     let rows_at_once = source.order.window;
-                    Decoder::new(&part.run.fetched, skip, rows_at_once, source.columns.clone(), partition)
-                        .map_err(at)?
+                    let samples = Samples {
+                        rows: &part.run.set,
+                        fetched: part.run.samples.clone(),
+                        skip,
+                    };
+                    let stored = source.columns.clone();
+                    let columns = source.samples.clone();
+                    let new = Expander::new(&part.run.fetched, samples, columns, rows_at_once, stored, partition);
+                    Box::new(new.map_err(at)?)
                 }
             };
             decoder.take(part.rows.end - part.rows.start, &mut chunks).map_err(at)?;
@@ -250,15 +260,9 @@ impl Context {
     }
 
     fn try_rows(&self, picked: &Picked<'_>, source: &Source, rows: &[usize], ids: &[RowId]) -> Result<RecordBatch> {
-        let cells = picked.gather(rows, source.columns.schema())?;
+        let cells = picked.gather(rows, &source.samples.schema)?;
         let columns = decode_cells(cells, &source.decoded)?;
-        let about = Rows {
-            ids,
-            seed: self.plan.seed,
-            source: &source.decoded,
-            target: &source.schema,
-        };
-        source.transform.apply(columns, about)
+        source.transform(columns, ids, self.plan.seed)
     }
 }
 

@@ -7,6 +7,7 @@ mod legacy;
 mod mixing;
 mod questions;
 mod reading;
+mod sampling;
 mod spark;
 mod state;
 mod transforms;

@@ -18,6 +18,9 @@ fn builder(table: &Table) -> ReaderBuilder<BatchReader> {
     make_batch_reader(table.url()).seed(3).lanes(4).window(9)
 }
 
+/// By dataset, file, row group and row.
+type Deliveries = BTreeMap<(u32, String, u32, u64), Vec<Delivery>>;
+
 /// Every sample that is delivered is where it was said to be, and every row says who takes it.
 #[test]
 fn what_is_said_is_what_comes() {
@@ -45,8 +48,8 @@ fn what_is_said_is_what_comes() {
     ];
     for (case, builder) in cases.iter().enumerate() {
         let asked = builder().rank(0, 3).build().expect("a reader");
-        // File, row group and row of each delivery, by the epoch.
-        let mut by_row: Vec<BTreeMap<(u32, String, u32, u64), Vec<Delivery>>> = vec![BTreeMap::new(); 2];
+        // Of each epoch.
+        let mut by_row = vec![Deliveries::new(); 2];
         for rank in 0..3 {
             let mut reader = builder().rank(rank, 3).build().expect("a reader");
             while let Some(batch) = reader.next_samples() {

@@ -1,0 +1,416 @@
+//! N-grams: rows that follow one another in time, as one sample.
+//!
+//! The rows of a row group stand in the order of a timestamp field; a window of them is a sample if no gap in it is longer
+//! than a threshold. Windows do not reach over row groups. Which windows there are is found by reading the timestamps once,
+//! while the reader is built, so that their number is known, and they are shuffled, shared and resumed as rows are.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::RecordBatch;
+use squall_schema::columns::value_at;
+use squall_schema::{Error, Field, Result, Row, Schema, TimeUnit, Value};
+
+use crate::columns::Columns;
+use crate::expand::SampleColumns;
+use crate::scan::Scan;
+use crate::select::{Drawn, RowSet, SelectedPiece, Selection};
+use crate::transform::{Rows, TransformSpec, record_batch};
+
+/// Most rows of an n-gram: a typo in an offset would lay out millions of columns.
+const MAX_SPAN: u64 = 10_000;
+
+/// Windows over a timestamp field, as Petastorm's `NGram` defines them.
+///
+/// A window of length `max - min + 1` of the offsets is a sample if each of its timestamps is at most the threshold after the
+/// one before it. Its columns are named by field and offset: `image/-1`, `image/0`.
+///
+/// The rows of a row group must be sorted by the timestamp. Filters come before: rows that they leave out are in no window. A
+/// `TransformSpec` sees the rows of a window one by one, each with all columns of the reader; the random numbers that it
+/// draws are the same for all rows of a window, so that a crop is that of the whole clip.
+///
+/// ```
+/// use squall_reader::{NGram, make_reader};
+///
+/// let pairs = NGram::new([(0, ["image", "speed"]), (1, ["image", "speed"])], "timestamp", 4);
+/// let reader = make_reader("/data/drive").ngram(pairs.overlap(false));
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct NGram {
+    /// For each offset the patterns of its fields.
+    fields: BTreeMap<i64, Vec<String>>,
+    timestamp: String,
+    threshold: Threshold,
+    overlap: bool,
+}
+
+/// The longest time between two rows of a window that follow one another.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Threshold {
+    /// Of a column of numbers.
+    Number(f64),
+    /// Of a column of dates or times.
+    Time(Duration),
+}
+
+impl From<f64> for Threshold {
+    fn from(number: f64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<i32> for Threshold {
+    fn from(number: i32) -> Self {
+        Self::Number(f64::from(number))
+    }
+}
+
+impl From<Duration> for Threshold {
+    fn from(time: Duration) -> Self {
+        Self::Time(time)
+    }
+}
+
+impl NGram {
+    /// Windows with these fields at these offsets: names, or regular expressions for whole names.
+    pub fn new<F, S>(
+        fields: impl IntoIterator<Item = (i64, F)>,
+        timestamp: impl Into<String>,
+        threshold: impl Into<Threshold>,
+    ) -> Self
+    where
+        F: IntoIterator<Item = S>,
+        S: Into<String>,
+    {
+        let fields = fields.into_iter();
+        Self {
+            fields: fields
+                .map(|(offset, names)| (offset, names.into_iter().map(Into::into).collect()))
+                .collect(),
+            timestamp: timestamp.into(),
+            threshold: threshold.into(),
+            overlap: true,
+        }
+    }
+
+    /// Whether windows may share timestamps; they may if nothing is said. If not, a window begins behind the last timestamp
+    /// of the one before it.
+    #[must_use]
+    pub fn overlap(mut self, overlap: bool) -> Self {
+        self.overlap = overlap;
+        self
+    }
+
+    /// Takes the sample of a reader with n-grams apart: for each offset a row with its fields.
+    pub fn split(row: Row) -> Result<BTreeMap<i64, Row>> {
+        let mut rows = BTreeMap::new();
+        for (name, value) in row.iter() {
+            let parts = name.rsplit_once('/');
+            let parts = parts.and_then(|(name, offset)| Some((name, offset.parse::<i64>().ok()?)));
+            let (name, offset) = parts.ok_or_else(|| {
+                Error::invalid(format!(
+                    "expected a column named by field and offset, as in \"image/-1\", found {name:?}"
+                ))
+            })?;
+            let row = rows.entry(offset).or_insert_with(|| Row::new(row.id(), Vec::new()));
+            row.set(name, value.clone());
+        }
+        Ok(rows)
+    }
+
+    /// All that decides which windows there are, for the state.
+    pub(crate) fn text(&self) -> String {
+        format!("{self:?}")
+    }
+
+    /// Rows of a window.
+    pub(crate) fn span(&self) -> Result<u64> {
+        let (Some((first, _)), Some((last, _))) = (self.fields.first_key_value(), self.fields.last_key_value()) else {
+            return Err(Error::invalid("an n-gram has no offset"));
+        };
+        let span = last.abs_diff(*first).saturating_add(1);
+        if span > MAX_SPAN {
+            return Err(Error::invalid(format!(
+                "expected n-grams of at most {MAX_SPAN} rows, found offsets from {first} to {last}"
+            )));
+        }
+        Ok(span)
+    }
+
+    /// The windows of the selected rows.
+    pub(crate) fn windows(&self, scan: &Scan, schema: &Schema, selection: &Selection) -> Result<Selection> {
+        let at = |error: Error| error.at("URL", scan.dataset.url());
+        let field = schema
+            .get(&self.timestamp)
+            .ok_or_else(|| at(schema.unknown(&self.timestamp)))?;
+        if !field.shape.is_scalar() || field.codec.is_some() {
+            return Err(at(Error::invalid(format!(
+                "the timestamp of an n-gram is a scalar, found {field}"
+            ))));
+        }
+        let columns = Arc::new(Columns::new(&scan.dataset, Schema::new(vec![field.clone()])?)?);
+        let span = self.span()?;
+        for piece in selection.pieces() {
+            if u32::try_from(piece.rows.len()).is_err() {
+                return Err(at(
+                    Error::unsupported("n-grams in row groups of more than 2^32 rows").at("piece", piece.piece)
+                ));
+            }
+        }
+        let (threshold, overlap, own) = (self.threshold, self.overlap, field.clone());
+        let start = move |piece: &SelectedPiece| Search {
+            rows: piece.rows.clone(),
+            span: span as usize,
+            overlap,
+            threshold,
+            n_rows: 0,
+            n_close: 0,
+            recent: VecDeque::new(),
+            behind: None,
+            first: Vec::new(),
+        };
+        let step = move |search: &mut Search, batch: RecordBatch| {
+            for i in 0..batch.num_rows() {
+                let value = value_at(batch.column(0), &own, i)?;
+                let pushed = Stamp::new(&value).and_then(|stamp| search.push(stamp));
+                pushed.map_err(|message| {
+                    let row = search.rows.nth(u64::from(search.n_rows));
+                    Error::invalid(format!("timestamp {:?} of an n-gram: {message}", own.name)).at("row", row)
+                })?;
+            }
+            Ok(())
+        };
+        let found = scan.fold(selection.pieces(), &columns, start, step)?;
+        let pieces = selection
+            .pieces()
+            .iter()
+            .zip(found)
+            .map(|(piece, search)| SelectedPiece {
+                piece: piece.piece,
+                rows: RowSet::Drawn(Drawn::new(Arc::new(piece.rows.clone()), search.first, span)),
+            });
+        let empty = format!("no {span} rows of a row group are an n-gram: all gaps are longer than the threshold");
+        Selection::new(&scan.dataset, pieces.collect(), &empty)
+    }
+
+    /// How rows with the fields of `row` become samples; `target` are those fields behind the transform.
+    pub(crate) fn layout(&self, row: &Schema, target: &Schema, transformed: bool) -> Result<Layout> {
+        let first = self.fields.first_key_value().map_or(0, |(offset, _)| *offset);
+        let mut steps = Vec::new();
+        for (offset, patterns) in &self.fields {
+            if !patterns.is_empty() {
+                steps.push(Step {
+                    offset: *offset,
+                    step: offset.abs_diff(first),
+                    fields: target.matching(patterns)?.fields().to_vec(),
+                });
+            }
+        }
+        let delivered = steps
+            .iter()
+            .flat_map(|step| step.fields.iter().map(|field| step.named(field)));
+        let schema = Arc::new(Schema::new(delivered.collect())?);
+        if schema.fields().is_empty() {
+            return Err(Error::invalid("an n-gram has no field"));
+        }
+        let mut decoded = Vec::new();
+        let mut from = Vec::new();
+        for step in &steps {
+            for (place, field) in row.fields().iter().enumerate() {
+                // A closure sees whole rows.
+                if transformed || step.fields.iter().any(|own| own.name == field.name) {
+                    decoded.push(step.named(field));
+                    from.push((step.step, place));
+                }
+            }
+        }
+        let decoded = Schema::new(decoded)?;
+        Ok(Layout {
+            columns: SampleColumns {
+                schema: Arc::new(decoded.stored()),
+                from: from.into(),
+            },
+            decoded: Arc::new(decoded),
+            row: Arc::new(row.clone()),
+            target: Arc::new(target.clone()),
+            transformed,
+            steps,
+            schema,
+        })
+    }
+}
+
+/// The columns of the windows of a reader.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    pub(crate) columns: SampleColumns,
+    /// The same columns decoded.
+    pub(crate) decoded: Arc<Schema>,
+    /// The fields of one row, before and behind the transform.
+    row: Arc<Schema>,
+    target: Arc<Schema>,
+    transformed: bool,
+    steps: Vec<Step>,
+    /// What is delivered.
+    pub(crate) schema: Arc<Schema>,
+}
+
+#[derive(Debug, Clone)]
+struct Step {
+    offset: i64,
+    /// The row of the window.
+    step: u64,
+    /// Its fields behind the transform.
+    fields: Vec<Field>,
+}
+
+impl Step {
+    /// The field as a column of the window.
+    fn named(&self, field: &Field) -> Field {
+        Field {
+            name: format!("{}/{}", field.name, self.offset),
+            ..field.clone()
+        }
+    }
+}
+
+impl Layout {
+    /// Of the fields of a row those that windows have.
+    pub(crate) fn fields_of(&self, row: &Schema) -> Result<Schema> {
+        let used = |field: &&Field| {
+            self.steps
+                .iter()
+                .any(|step| step.fields.iter().any(|own| own.name == field.name))
+        };
+        Schema::new(row.fields().iter().filter(used).cloned().collect())
+    }
+
+    /// The batch behind the transform, with the columns that are delivered.
+    pub(crate) fn apply(&self, transform: &TransformSpec, batch: &RecordBatch, rows: Rows<'_>) -> Result<RecordBatch> {
+        let mut columns = Vec::with_capacity(self.schema.fields().len());
+        for (place, step) in self.steps.iter().enumerate() {
+            if !self.transformed {
+                for field in &step.fields {
+                    let column = self.decoded.position(&step.named(field).name);
+                    let column = column.ok_or_else(|| Error::internal("a window lacks a column"))?;
+                    columns.push(batch.column(column).clone());
+                }
+                continue;
+            }
+            let width = self.row.fields().len();
+            let own = batch.columns()[place * width..(place + 1) * width].to_vec();
+            let own = record_batch(&self.row, own, batch.num_rows())?;
+            let about = Rows {
+                source: &self.row,
+                target: &self.target,
+                ..rows
+            };
+            let out = transform
+                .apply(own, about)
+                .map_err(|error| error.at("offset", step.offset))?;
+            for field in &step.fields {
+                let column = out.column_by_name(&field.name);
+                columns.push(
+                    column
+                        .ok_or_else(|| Error::internal("a transform lost a column"))?
+                        .clone(),
+                );
+            }
+        }
+        record_batch(&self.schema, columns, batch.num_rows())
+    }
+}
+
+/// A timestamp: numbers as they are, times in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+enum Stamp {
+    Number(f64),
+    Whole(i128),
+    Time(i128),
+}
+
+impl Stamp {
+    fn new(value: &Value) -> std::result::Result<Self, String> {
+        const DAY: i128 = 86_400_000_000_000;
+        match value {
+            Value::Int(number) => Ok(Self::Whole(i128::from(*number))),
+            Value::UInt(number) => Ok(Self::Whole(i128::from(*number))),
+            Value::Float32(number) if !number.is_nan() => Ok(Self::Number(f64::from(*number))),
+            Value::Float64(number) if !number.is_nan() => Ok(Self::Number(*number)),
+            Value::Date(days) => Ok(Self::Time(i128::from(*days) * DAY)),
+            Value::Datetime { value, unit, .. } => {
+                let nanoseconds = match unit {
+                    TimeUnit::Second => 1_000_000_000,
+                    TimeUnit::Millisecond => 1_000_000,
+                    TimeUnit::Microsecond => 1000,
+                    TimeUnit::Nanosecond => 1,
+                };
+                Ok(Self::Time(i128::from(*value) * nanoseconds))
+            }
+            other => Err(format!("expected a number or a time, found {other:?}")),
+        }
+    }
+
+    /// Whether this is at most the threshold behind `before`.
+    fn is_close(self, before: Self, threshold: Threshold) -> std::result::Result<bool, String> {
+        match (before, self, threshold) {
+            (Self::Number(before), Self::Number(own), Threshold::Number(most)) => Ok(own - before <= most),
+            // The difference of two timestamps that are near enough is exact.
+            (Self::Whole(before), Self::Whole(own), Threshold::Number(most)) => Ok((own - before) as f64 <= most),
+            (Self::Time(before), Self::Time(own), Threshold::Time(most)) => {
+                Ok((own - before).unsigned_abs() <= most.as_nanos())
+            }
+            (_, _, Threshold::Number(most)) => Err(format!(
+                "it is a time: expected a threshold that is a duration, found the number {most}"
+            )),
+            (_, _, Threshold::Time(most)) => Err(format!(
+                "it is a number: expected a threshold that is a number, found the duration {most:?}"
+            )),
+        }
+    }
+}
+
+/// Finds the windows of a row group while its timestamps pass by.
+struct Search {
+    rows: RowSet,
+    span: usize,
+    overlap: bool,
+    threshold: Threshold,
+    n_rows: u32,
+    /// Rows up to the last one that have no gap between them.
+    n_close: usize,
+    /// The timestamps of the last rows, as many as a window has.
+    recent: VecDeque<Stamp>,
+    /// The last timestamp of the last window.
+    behind: Option<Stamp>,
+    /// The first row of each window.
+    first: Vec<u32>,
+}
+
+impl Search {
+    fn push(&mut self, stamp: Stamp) -> std::result::Result<(), String> {
+        let is_close = match self.recent.back() {
+            Some(before) if stamp < *before => {
+                return Err(format!(
+                    "expected rows that are sorted by it, found {stamp:?} behind {before:?}"
+                ));
+            }
+            Some(before) => stamp.is_close(*before, self.threshold)?,
+            // So that a threshold of the wrong kind is found where no row follows another.
+            None => stamp.is_close(stamp, self.threshold)?,
+        };
+        self.n_close = if is_close { self.n_close + 1 } else { 1 };
+        if self.recent.len() == self.span {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(stamp);
+        self.n_rows += 1;
+        let is_free = self.overlap || self.behind.is_none_or(|behind| self.recent[0] > behind);
+        if self.n_close >= self.span && is_free {
+            self.first.push(self.n_rows - self.span as u32);
+            self.behind = Some(stamp);
+        }
+        Ok(())
+    }
+}
