@@ -3,6 +3,8 @@
 //! Needs `SQUALL_PETASTORM_PYTHON`, a Python with Petastorm 0.13.1 and what it works with, and a Java. `cargo xtask test` sets
 //! both up.
 
+mod losses;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;

@@ -210,6 +210,146 @@ fn a_saved_state_is_resumed_by_another_world_size() {
     );
 }
 
+/// A step of all ranks: its epoch, and the ids of its rows in ascending order.
+type GlobalBatch = (u64, Vec<i64>);
+
+/// The global batches of a run, in order: what every rank prints, put together step by step.
+fn global_batches(world_size: usize, flags: &[&str]) -> Vec<GlobalBatch> {
+    let world = world_size.to_string();
+    let mut steps = BTreeMap::new();
+    for rank in 0..world_size {
+        let rank = rank.to_string();
+        let lines = read(&[flags, &["--columns", "id", "--rank", &rank, "--world-size", &world]].concat());
+        for line in lines {
+            let step = (line["epoch"].as_u64(), line["batch"].as_u64());
+            steps.entry(step).or_insert_with(Vec::new).push(line);
+        }
+    }
+    let steps = steps.into_iter();
+    steps
+        .map(|((epoch, _), lines)| (epoch.expect("an epoch"), ids(&lines)))
+        .collect()
+}
+
+/// 601 rows in 39 row groups: with 96 rows at a step seven steps an epoch, the last one of 25 rows.
+fn many_row_groups() -> Table {
+    Table::write(&Layout {
+        files: vec![300, 170, 131],
+        ..Layout::default()
+    })
+}
+
+const STEPS: usize = 7;
+
+#[test]
+fn global_batches_do_not_depend_on_the_world_size() {
+    let table = many_row_groups();
+    let url = table.url();
+    let flags = [
+        &url,
+        "--global-batch",
+        "96",
+        "--epochs",
+        "3",
+        "--seed",
+        "7",
+        "--window",
+        "11",
+    ];
+    let alone = global_batches(1, &flags);
+    assert_eq!(alone.len(), 3 * STEPS);
+    for (epoch, batches) in (0..3).zip(alone.chunks(STEPS)) {
+        assert!(batches.iter().all(|(own, _)| *own == epoch));
+        assert!(batches[..STEPS - 1].iter().all(|(_, ids)| ids.len() == 96));
+        let mut ids: Vec<_> = batches.iter().flat_map(|(_, ids)| ids).copied().collect();
+        ids.sort_unstable();
+        assert_eq!(ids, (0..601).collect::<Vec<_>>(), "epoch {epoch}");
+    }
+    for world_size in [2, 3, 4, 8] {
+        assert_eq!(global_batches(world_size, &flags), alone, "{world_size} ranks");
+    }
+}
+
+#[test]
+fn a_run_goes_on_with_other_ranks_behind_any_batch() {
+    let table = many_row_groups();
+    let url = table.url();
+    let directory = TempDir::new().expect("a temporary directory");
+    let place = |rank: usize| {
+        directory
+            .path()
+            .join(format!("state-{rank}.json"))
+            .display()
+            .to_string()
+    };
+    let order = ["--seed", "7", "--lanes", "5", "--window", "11"];
+    let run = [&[url.as_str(), "--global-batch", "96", "--epochs", "3"], &order[..]].concat();
+    let whole = global_batches(1, &run);
+    // Behind the first batch, around the end of an epoch, in the last batch but one, and at the end of the run.
+    for (done, before, after) in [
+        (1, 2, 3),
+        (STEPS - 1, 1, 8),
+        (STEPS, 4, 2),
+        (STEPS + 1, 3, 4),
+        (2 * STEPS, 2, 1),
+        (3 * STEPS - 1, 3, 2),
+        (3 * STEPS, 1, 2),
+    ] {
+        let steps = done.to_string();
+        let mut lines = Vec::new();
+        let mut states = BTreeSet::new();
+        for rank in 0..before {
+            let (own, world, path) = (rank.to_string(), before.to_string(), place(rank));
+            let flags = [
+                "--columns",
+                "id",
+                "--rank",
+                &own,
+                "--world-size",
+                &world,
+                "--max-batches",
+                &steps,
+                "--state-out",
+                &path,
+            ];
+            lines.extend(read(&[&run[..], &flags].concat()));
+            states.insert(std::fs::read(path).expect("a state"));
+        }
+        assert_eq!(
+            states.len(),
+            1,
+            "the states of {before} ranks differ behind batch {done}"
+        );
+        let size = states.first().map_or(0, Vec::len);
+        assert!(size <= 200, "a state of {size} bytes");
+        let mut expected: Vec<_> = whole[..done].iter().flat_map(|(_, ids)| ids).copied().collect();
+        expected.sort_unstable();
+        assert_eq!(ids(&lines), expected, "the first {done} batches of {before} ranks");
+
+        // The order comes from the state.
+        let state = place(before - 1);
+        let go_on = [&url, "--epochs", "3", "--state-in", &state];
+        let rest = global_batches(after, &[&go_on[..], &["--global-batch", "96"]].concat());
+        assert_eq!(rest, whole[done..], "{after} ranks behind batch {done} of {before}");
+
+        // With another global batch other steps, but the same rows: an epoch's, and none twice.
+        let rest = global_batches(after, &[&go_on[..], &["--batch-size", "35"]].concat());
+        let by_epoch = |batches: &[GlobalBatch]| {
+            let mut rows: Vec<_> = batches
+                .iter()
+                .flat_map(|(epoch, ids)| ids.iter().map(|id| (*epoch, *id)))
+                .collect();
+            rows.sort_unstable();
+            rows
+        };
+        assert_eq!(
+            by_epoch(&rest),
+            by_epoch(&whole[done..]),
+            "other batches behind batch {done}"
+        );
+    }
+}
+
 #[test]
 fn columns_rows_and_shards_are_selected() {
     let table = converted();

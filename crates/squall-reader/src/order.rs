@@ -350,4 +350,6 @@ impl LaneWindows {
 }
 
 #[cfg(test)]
+mod randomness;
+#[cfg(test)]
 mod tests;

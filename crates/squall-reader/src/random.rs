@@ -168,8 +168,7 @@ fn mix(mut x: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn assert_permutes(n: u64) {
-        let permutation = Permutation::new(n, &mut stream(7, 0, Domain::Window, n));
+    fn assert_permutes(n: u64, permutation: &Permutation) {
         let mut seen = vec![false; n as usize];
         for i in 0..n {
             let image = permutation.get(i) as usize;
@@ -185,9 +184,19 @@ mod tests {
 
     #[test]
     fn every_size_is_a_permutation() {
-        (0..=512).for_each(assert_permutes);
-        for k in 9..=18 {
-            ((1 << k) - 1..=(1 << k) + 1).for_each(assert_permutes);
+        let assert_size = |n| assert_permutes(n, &Permutation::new(n, &mut stream(7, 0, Domain::Window, n)));
+        (0..=TABLE_SIZE).for_each(assert_size);
+        for k in 12..=20 {
+            ((1 << k) - 1..=(1 << k) + 1).for_each(assert_size);
+        }
+    }
+
+    /// The sizes that are tables otherwise too: a network of few bits is where a wrong width or mask would show.
+    #[test]
+    fn feistel_networks_of_every_size_are_permutations() {
+        for n in 1..=TABLE_SIZE + 1 {
+            let feistel = Feistel::new(n, &mut stream(7, 1, Domain::Window, n));
+            assert_permutes(n, &Permutation::Feistel(feistel));
         }
     }
 

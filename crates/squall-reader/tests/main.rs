@@ -5,11 +5,14 @@ mod damage;
 mod filter;
 mod legacy;
 mod mixing;
+mod order;
 mod questions;
 mod reading;
 mod sampling;
 mod spark;
 mod state;
+#[cfg(feature = "filter")]
+mod stress;
 mod transforms;
 
 use arrow_array::cast::AsArray;
