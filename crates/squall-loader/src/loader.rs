@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use squall_reader::{BadRow, BatchReader, Epochs, Reader, ReaderState, Remainder};
+use squall_reader::{BadRow, BatchReader, Epochs, LedgerEntry, LedgerWriter, Reader, ReaderState, Remainder};
 use squall_schema::{Error, Result, Schema, panic_text};
 
 use crate::collate::collate;
@@ -80,7 +80,8 @@ impl<S: Sink> LoaderBuilder<S> {
 
     /// Checks the options and starts to load.
     pub fn build(self) -> Result<Loader<S>> {
-        let reader = (self.reader)(self.remainder)?;
+        let mut reader = (self.reader)(self.remainder)?;
+        let ledger = reader.take_ledger();
         let mut loader = Loader {
             facts: Facts {
                 schema: reader.schema().clone(),
@@ -91,6 +92,8 @@ impl<S: Sink> LoaderBuilder<S> {
                 bad_rows: Vec::new(),
             },
             prefetch: self.prefetch,
+            ledger,
+            ended: false,
             run: None,
             parked: Some((reader, self.sink)),
         };
@@ -107,19 +110,21 @@ struct Loaded<S: Sink> {
     epoch: Option<u64>,
     /// The rows that were skipped in this one.
     bad_rows: Vec<BadRow>,
+    /// What a ledger takes of it, where there is one.
+    entry: Option<LedgerEntry>,
 }
 
 /// Runs on the loader's thread until the reader ends, fails, or nobody wants more.
-fn load<S: Sink>(reader: &mut BatchReader, sink: &mut S, batches: &Sender<Result<Loaded<S>>>) {
+fn load<S: Sink>(reader: &mut BatchReader, sink: &mut S, noted: bool, batches: &Sender<Result<Loaded<S>>>) {
     let schema = reader.schema().clone();
     let mut n_bad = reader.bad_rows().len();
     loop {
+        let before = reader.state();
         let mut next = || {
-            Some(
-                reader
-                    .next_samples()?
-                    .and_then(|samples| sink.put(collate(samples, &schema)?)),
-            )
+            Some(reader.next_samples()?.and_then(|samples| {
+                let entry = noted.then(|| samples.entry(before.clone()));
+                Ok((sink.put(collate(samples, &schema)?)?, entry))
+            }))
         };
         let batch = match catch_unwind(AssertUnwindSafe(&mut next)) {
             Ok(Some(batch)) => batch,
@@ -132,8 +137,9 @@ fn load<S: Sink>(reader: &mut BatchReader, sink: &mut S, batches: &Sender<Result
         let failed = batch.is_err();
         let bad_rows = reader.bad_rows()[n_bad..].to_vec();
         n_bad += bad_rows.len();
-        let loaded = batch.map(|batch| Loaded {
+        let loaded = batch.map(|(batch, entry)| Loaded {
             batch,
+            entry,
             state: reader.state(),
             epoch: reader.epoch(),
             bad_rows,
@@ -178,6 +184,9 @@ struct Run<S: Sink> {
 pub struct Loader<S: Sink> {
     facts: Facts,
     prefetch: usize,
+    ledger: Option<LedgerWriter>,
+    /// Whether a batch could not be handed out.
+    ended: bool,
     /// `None` while reader and sink are parked.
     run: Option<Run<S>>,
     parked: Option<(BatchReader, S)>,
@@ -224,7 +233,7 @@ impl<S: Sink> Loader<S> {
         let state = self.facts.state.clone();
         let reader = self.park()?;
         reader.seek(&state)?;
-        reader.skip_steps(steps);
+        reader.skip_steps(steps)?;
         self.start()
     }
 
@@ -242,14 +251,19 @@ impl<S: Sink> Loader<S> {
         self.facts.state = reader.state();
         self.facts.epoch = reader.epoch();
         let (batches_in, batches) = bounded(self.prefetch);
+        let noted = self.ledger.is_some();
         let run = move || {
-            load(&mut reader, &mut sink, &batches_in);
+            load(&mut reader, &mut sink, noted, &batches_in);
             (reader, sink)
         };
         let thread = std::thread::Builder::new().name("squall-loader".into()).spawn(run);
         let thread = thread.map_err(|error| Error::internal("cannot start a thread").with_source(error))?;
         self.run = Some(Run { batches, thread });
-        Ok(())
+        self.ended = false;
+        match &mut self.ledger {
+            Some(ledger) => ledger.restart(),
+            None => Ok(()),
+        }
     }
 
     /// Stops to load, and gives the reader, which stands behind what was loaded ahead.
@@ -273,8 +287,17 @@ impl<S: Sink> Iterator for Loader<S> {
     type Item = Result<S::Batch>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
         match self.run.as_ref()?.batches.recv().ok()? {
             Ok(loaded) => {
+                if let (Some(ledger), Some(entry)) = (&mut self.ledger, loaded.entry)
+                    && let Err(error) = ledger.write(entry)
+                {
+                    self.ended = true;
+                    return Some(Err(error));
+                }
                 self.facts.state = loaded.state;
                 self.facts.epoch = loaded.epoch;
                 self.facts.bad_rows.extend(loaded.bad_rows);

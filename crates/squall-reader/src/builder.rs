@@ -8,12 +8,13 @@ use std::sync::Arc;
 use squall_schema::{Error, Field, Result, Schema};
 
 use crate::bad_rows::OnBadRow;
+use crate::ledger::Ledger;
 use crate::mix::{Ending, Mix, member_seed};
 use crate::ngram::NGram;
 use crate::order::{OrderOptions, Shuffle};
 use crate::plan::ReadPlan;
 use crate::rank::{self, Topology};
-use crate::reader::{BatchReader, Io, Reader};
+use crate::reader::{BatchReader, Io, Opened, Reader};
 use crate::sampler::Sampler;
 use crate::select::Selection;
 use crate::sequence::Sequence;
@@ -99,6 +100,7 @@ pub struct ReaderBuilder<R> {
     remainder: Remainder,
     partition: Partition,
     on_bad_row: OnBadRow,
+    ledger: Option<Ledger>,
     resume: Option<ReaderState>,
     workers: Option<usize>,
     prefetch: Option<usize>,
@@ -124,6 +126,7 @@ impl<R> ReaderBuilder<R> {
             remainder: Remainder::Keep,
             partition: Partition::Even,
             on_bad_row: OnBadRow::Fail,
+            ledger: None,
             resume: None,
             workers: None,
             prefetch: None,
@@ -293,6 +296,13 @@ impl<R> ReaderBuilder<R> {
         self
     }
 
+    /// Writes down what is delivered, to prove with [`verify_ledger`](crate::verify_ledger) that every row was, once. Not if not
+    /// given. A loader writes what it hands out, not what it has loaded ahead.
+    pub fn ledger(mut self, ledger: Ledger) -> Self {
+        self.ledger = Some(ledger);
+        self
+    }
+
     /// When an epoch of a mixture ends; with its shortest dataset ([`Ending::Shortest`]) if not given.
     pub fn ending(mut self, ending: Ending) -> Self {
         self.ending = Some(ending);
@@ -356,6 +366,20 @@ impl<R> ReaderBuilder<R> {
         };
         share.validate()?;
         Ok(share)
+    }
+
+    fn open(self) -> Result<Opened> {
+        let ledger = match (&self.ledger, self.partition) {
+            (Some(_), Partition::RowGroups) => {
+                return Err(Error::unsupported(
+                    "ranks that partition row groups are not in lock-step: they have no ledger together",
+                ));
+            }
+            (Some(ledger), Partition::Even) => Some(ledger.open(self.share()?)?),
+            (None, _) => None,
+        };
+        let (plan, io) = self.plan()?;
+        Ok(Opened { plan, io, ledger })
     }
 
     /// Opens the dataset and checks all options against it. No data is read yet, but for a where-clause.
@@ -478,6 +502,7 @@ impl<R> ReaderBuilder<R> {
             ("the remainder", self.remainder != Remainder::Keep),
             ("the partition", self.partition != Partition::Even),
             ("the policy for bad rows", self.on_bad_row != OnBadRow::Fail),
+            ("the ledger", self.ledger.is_some()),
             ("the state", self.resume.is_some()),
             ("the number of workers", self.workers.is_some()),
             ("the prefetch", self.prefetch.is_some()),
@@ -532,16 +557,14 @@ fn common_schema(sources: &mut [Source]) -> Result<Schema> {
 impl ReaderBuilder<Reader> {
     /// Opens the dataset, checks the options and plans. Rows are read when they are first asked for.
     pub fn build(self) -> Result<Reader> {
-        let (plan, io) = self.plan()?;
-        Ok(Reader::new(plan, io))
+        Ok(Reader::new(self.open()?))
     }
 }
 
 impl ReaderBuilder<BatchReader> {
     /// Opens the dataset, checks the options and plans. Batches are read when they are first asked for.
     pub fn build(self) -> Result<BatchReader> {
-        let (plan, io) = self.plan()?;
-        Ok(BatchReader::new(plan, io))
+        Ok(BatchReader::new(self.open()?))
     }
 }
 

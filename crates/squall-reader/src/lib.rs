@@ -46,15 +46,18 @@ mod work;
 
 mod pipeline;
 
+mod ledger;
 mod questions;
 
 mod builder;
 mod epochs;
 mod reader;
+mod verify;
 
 pub use bad_rows::{BadRow, OnBadRow};
 pub use builder::{DEFAULT_BATCH_SIZE, Partition, ReaderBuilder, make_batch_reader, make_mixed_reader, make_reader};
 pub use epochs::{Epoch, Epochs};
+pub use ledger::{Ledger, LedgerEntry, LedgerWriter};
 pub use mix::{BLOCK as MIX_BLOCK, Ending, Mix};
 pub use ngram::{NGram, Threshold};
 pub use order::{ORDER_VERSION, Order, OrderOptions, Samples, Segment, Shuffle};
@@ -67,3 +70,4 @@ pub use share::{Remainder, Share};
 pub use source::DEFAULT_LANES;
 pub use state::ReaderState;
 pub use transform::TransformSpec;
+pub use verify::{LedgerMismatch, LedgerReport, LedgerRow, verify_ledger};

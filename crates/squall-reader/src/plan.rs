@@ -1,6 +1,7 @@
 //! All that decides what a reader delivers, resolved and checked; the last value before anything moves.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use squall_schema::{Error, Result, Schema};
@@ -110,6 +111,8 @@ pub(crate) struct PlannedBatch {
     pub(crate) epoch: u64,
     /// Its place in the epoch.
     pub(crate) step: u64,
+    /// The samples of the global batch, those of the padding left out.
+    pub(crate) samples: Range<u64>,
     pub(crate) stretches: Vec<Stretch>,
     pub(crate) picks: Vec<Pick>,
     pub(crate) permutation: Permutation,
@@ -161,7 +164,7 @@ impl Schedule {
                 if self.share.steps(plan.len(), self.next) == 0 {
                     self.end_epoch();
                 }
-                let mut stretches = plan.sequence.stretches(epoch, samples, 0);
+                let mut stretches = plan.sequence.stretches(epoch, samples.clone(), 0);
                 for (layer, samples) in (1..).zip(padding) {
                     stretches.extend(plan.sequence.stretches(epoch, samples, layer));
                 }
@@ -170,7 +173,7 @@ impl Schedule {
                     epoch,
                     next,
                 };
-                return self.batch(stretches, name, new).map(Some);
+                return self.batch(samples, stretches, name, new).map(Some);
             }
             // An epoch without a batch: fewer rows than a global batch, and the remainder dropped.
             self.end_epoch();
@@ -179,10 +182,12 @@ impl Schedule {
 
     /// The batch of a rank that begins with this sample of an epoch, whatever came before; `None` where there is none.
     pub(crate) fn batch_at(&mut self, rank: u64, epoch: u64, next: u64) -> Result<Option<PlannedBatch>> {
-        self.share.rank = rank;
-        (self.epoch, self.next) = (epoch, next);
-        // Orders are kept, windows are not: they are only ever passed forwards.
-        self.open.iter_mut().for_each(|open| open.windows.clear());
+        if (self.share.rank, self.epoch, self.next) != (rank, epoch, next) {
+            self.share.rank = rank;
+            (self.epoch, self.next) = (epoch, next);
+            // Orders are kept, windows are not: they are only ever passed forwards.
+            self.open.iter_mut().for_each(|open| open.windows.clear());
+        }
         match self.share.batch(self.plan.len(), next) {
             Some(_) => self.next(&mut Vec::new()),
             None => Ok(None),
@@ -194,7 +199,13 @@ impl Schedule {
         self.next = 0;
     }
 
-    fn batch(&mut self, stretches: Vec<Stretch>, name: SliceName, new: &mut Vec<Arc<Window>>) -> Result<PlannedBatch> {
+    fn batch(
+        &mut self,
+        samples: Range<u64>,
+        stretches: Vec<Stretch>,
+        name: SliceName,
+        new: &mut Vec<Arc<Window>>,
+    ) -> Result<PlannedBatch> {
         let mut orders = Vec::with_capacity(stretches.len());
         for stretch in &stretches {
             let open = self.open(stretch)?;
@@ -227,6 +238,7 @@ impl Schedule {
         Ok(PlannedBatch {
             epoch: name.epoch,
             step: name.next.div_ceil(self.share.global_batch),
+            samples,
             stretches,
             picks,
             permutation: slice.permutation,

@@ -2,13 +2,17 @@
 //!
 //! The answers come from the schedule that the pipeline runs, so they are what is delivered.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::Serialize;
 use squall_schema::{Error, Result, RowId};
 
 use crate::gather::Picked;
 use crate::order::Order;
 use crate::plan::{ReadPlan, Schedule};
+use crate::select::Selection;
 
 /// An epoch of a reader, to be asked. Made by [`Reader::epoch_plan`](crate::Reader::epoch_plan).
 pub struct EpochPlan {
@@ -19,7 +23,7 @@ pub struct EpochPlan {
 }
 
 /// Where a sample is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SampleOrigin {
     /// The place in the global order of the epoch.
     pub sample: u64,
@@ -111,6 +115,40 @@ impl EpochPlan {
         let batch = schedule.batch_at(rank, self.epoch, step * share.global_batch)?;
         let batch = batch.ok_or_else(|| Error::internal("a step of the epoch has no batch"))?;
         Ok(Picked::new(&batch).ids)
+    }
+
+    /// Where these samples of the epoch are stored.
+    pub(crate) fn origins(&self, samples: &[u64]) -> Result<Vec<SampleOrigin>> {
+        let mut origins = Vec::with_capacity(samples.len());
+        let mut orders: HashMap<(usize, u64), (Order, Arc<Selection>)> = HashMap::new();
+        for sample in samples {
+            let stretch = self.plan.sequence.stretches(self.epoch, *sample..*sample + 1, 0);
+            let stretch = stretch
+                .first()
+                .ok_or_else(|| Error::internal("a sample of no dataset"))?;
+            let (order, selection) = match orders.entry((stretch.source, stretch.epoch)) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => {
+                    let source = &self.plan.sources[stretch.source];
+                    let selection = source.rows(stretch.epoch)?;
+                    let order = Order::new(&selection.rows_per_piece(), &source.order, stretch.epoch)?;
+                    new.insert((order, selection))
+                }
+            };
+            let (place, n) = order
+                .locate(stretch.samples.start)
+                .ok_or_else(|| Error::internal("a sample behind its epoch"))?;
+            let selected = &selection.pieces()[place as usize];
+            origins.push(self.origin(RowId {
+                epoch: self.epoch,
+                sample: *sample,
+                dataset: stretch.source as u32,
+                piece: selected.piece,
+                row: selected.rows.nth(n),
+                padded: false,
+            }));
+        }
+        Ok(origins)
     }
 
     fn origin(&self, row: RowId) -> SampleOrigin {

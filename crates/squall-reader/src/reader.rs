@@ -1,6 +1,7 @@
 //! The readers that users hold: rows, or batches of columns.
 
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -11,6 +12,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use crate::bad_rows::{BadRow, BadRows};
 use crate::builder::block_on;
 use crate::epochs::Epochs;
+use crate::ledger::{LedgerEntry, LedgerWriter};
 use crate::pipeline::Pipeline;
 use crate::plan::ReadPlan;
 use crate::questions::{Delivery, EpochPlan, SampleOrigin};
@@ -77,10 +79,33 @@ pub struct SampleBatch {
     pub epoch: u64,
     /// The step in the epoch: the number of global batches before it. After a resume with another global batch, of that size.
     pub step: u64,
+    /// The samples of the global batch, on all ranks together, those of the padding left out.
+    pub samples: Range<u64>,
     /// Which sample each row is.
     pub ids: Vec<RowId>,
     /// The columns, in their canonical Arrow types.
     pub columns: RecordBatch,
+    substitutes: Vec<(u64, u32, u64)>,
+}
+
+impl SampleBatch {
+    /// What a ledger takes of it; `before` is the state of the reader before the batch.
+    pub fn entry(&self, before: ReaderState) -> LedgerEntry {
+        LedgerEntry {
+            epoch: self.epoch,
+            samples: self.samples.clone(),
+            ids: self.ids.clone(),
+            substitutes: self.substitutes.clone(),
+            before,
+        }
+    }
+}
+
+/// What a reader is made of.
+pub(crate) struct Opened {
+    pub(crate) plan: ReadPlan,
+    pub(crate) io: Arc<Io>,
+    pub(crate) ledger: Option<LedgerWriter>,
 }
 
 /// The common part of both readers: a plan, and a pipeline once the first batch was asked for.
@@ -92,31 +117,37 @@ struct Core {
     /// The epoch and sample that come next.
     position: (u64, u64),
     bad_rows: BadRows,
+    ledger: Option<LedgerWriter>,
     ended: bool,
 }
 
 impl Core {
-    fn new(plan: ReadPlan, io: Arc<Io>) -> Self {
+    fn new(Opened { plan, io, ledger }: Opened) -> Self {
         Self {
             pipeline: None,
             position: plan.start,
             plan: Arc::new(plan),
             io,
             bad_rows: BadRows::default(),
+            ledger,
             ended: false,
         }
     }
 
     /// Goes on from an epoch and sample.
-    fn seek(&mut self, position: (u64, u64)) {
+    fn seek(&mut self, position: (u64, u64)) -> Result<()> {
         self.pipeline = None;
         self.position = position;
         self.ended = false;
+        match &mut self.ledger {
+            Some(ledger) => ledger.restart(),
+            None => Ok(()),
+        }
     }
 
-    fn skip_steps(&mut self, steps: u64) {
+    fn skip_steps(&mut self, steps: u64) -> Result<()> {
         let position = self.plan.after_steps(self.position, steps);
-        self.seek(position);
+        self.seek(position)
     }
 
     fn resume(&mut self, state: &ReaderState) -> Result<()> {
@@ -126,8 +157,7 @@ impl Core {
             ..ReadPlan::clone(&self.plan)
         };
         plan.check_steps()?;
-        self.seek(plan.start);
-        Ok(())
+        self.seek(plan.start)
     }
 
     /// The epoch of the next batch.
@@ -157,21 +187,30 @@ impl Core {
             Some(Ok(Delivered {
                 epoch,
                 step,
+                samples,
                 ids,
                 columns,
                 bad,
                 after,
             })) => {
-                if let Err(error) = self.bad_rows.add(bad, self.plan.on_bad_row) {
+                let substitutes = LedgerEntry::substitutes(&bad);
+                let mut noted = self.bad_rows.add(bad, self.plan.on_bad_row);
+                let batch = SampleBatch {
+                    epoch,
+                    step,
+                    samples,
+                    ids,
+                    columns,
+                    substitutes,
+                };
+                if let (Some(ledger), Ok(())) = (&mut self.ledger, &noted) {
+                    noted = ledger.write(batch.entry(self.plan.state(self.position.0, self.position.1)));
+                }
+                if let Err(error) = noted {
                     return self.end(Some(Err(error)));
                 }
                 self.position = after;
-                Some(Ok(SampleBatch {
-                    epoch,
-                    step,
-                    ids,
-                    columns,
-                }))
+                Some(Ok(batch))
             }
             last => self.end(last.map(|error| error.map(|_| unreachable!("a batch is matched above")))),
         }
@@ -199,6 +238,9 @@ impl Core {
             ..ReadPlan::clone(&self.plan)
         };
         plan.check_steps()?;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.rebatch(share);
+        }
         self.plan = Arc::new(plan);
         Ok(self)
     }
@@ -224,9 +266,9 @@ macro_rules! facts {
 
             /// Goes back to where the reader began: to the first epoch, or to the state that it resumed. The rows come in the
             /// same order again.
-            pub fn reset(&mut self) {
+            pub fn reset(&mut self) -> Result<()> {
                 self.forget();
-                self.core.seek(self.core.plan.start);
+                self.core.seek(self.core.plan.start)
             }
 
             /// Goes on where a state was saved, of this reader or of one with the same order.
@@ -237,9 +279,9 @@ macro_rules! facts {
 
             /// Passes over the next steps without reading them, over the ends of epochs too: past a spike of the loss, say. Call
             /// it on all ranks alike.
-            pub fn skip_steps(&mut self, steps: u64) {
+            pub fn skip_steps(&mut self, steps: u64) -> Result<()> {
                 self.forget();
-                self.core.skip_steps(steps);
+                self.core.skip_steps(steps)
             }
 
             /// An epoch, to be asked which rows it has where.
@@ -298,10 +340,10 @@ pub struct Reader {
 facts!(Reader);
 
 impl Reader {
-    pub(crate) fn new(plan: ReadPlan, io: Arc<Io>) -> Self {
+    pub(crate) fn new(opened: Opened) -> Self {
         Self {
-            names: plan.schema.names().map(Arc::from).collect(),
-            core: Core::new(plan, io),
+            names: opened.plan.schema.names().map(Arc::from).collect(),
+            core: Core::new(opened),
             batch: None,
         }
     }
@@ -373,9 +415,9 @@ pub struct BatchReader {
 facts!(BatchReader);
 
 impl BatchReader {
-    pub(crate) fn new(plan: ReadPlan, io: Arc<Io>) -> Self {
+    pub(crate) fn new(opened: Opened) -> Self {
         Self {
-            core: Core::new(plan, io),
+            core: Core::new(opened),
         }
     }
 
@@ -397,6 +439,11 @@ impl BatchReader {
     /// Whether an epoch has no batch.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Takes the ledger away, for one who hands the batches out later: a loader. What it gave until then is written down.
+    pub fn take_ledger(&mut self) -> Option<LedgerWriter> {
+        self.core.ledger.take()
     }
 
     /// A batch reader holds no part of a batch.

@@ -30,6 +30,7 @@ const FETCHES: usize = 16;
 pub(crate) struct Delivered {
     pub(crate) epoch: u64,
     pub(crate) step: u64,
+    pub(crate) samples: Range<u64>,
     pub(crate) ids: Vec<RowId>,
     pub(crate) columns: RecordBatch,
     pub(crate) bad: Vec<BadRow>,
@@ -215,6 +216,7 @@ impl Context {
         Ok(Delivered {
             epoch: batch.epoch,
             step: batch.step,
+            samples: batch.samples.clone(),
             columns,
             ids: picked.ids,
             bad,

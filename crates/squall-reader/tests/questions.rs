@@ -134,7 +134,7 @@ fn steps_are_skipped_and_runs_begin_again() {
     for (read, skipped) in [(0, 0), (0, 3), (1, 3), (2, 2), (3, 6), (0, 12), (5, 100)] {
         let mut reader = reader(1);
         (0..read).for_each(|_| drop(reader.next()));
-        reader.skip_steps(skipped);
+        reader.skip_steps(skipped).expect("a reader");
         let state = reader.state();
         let rest = batches(reader);
         let from = (read + skipped as usize).min(all.len());
@@ -151,11 +151,11 @@ fn steps_are_skipped_and_runs_begin_again() {
     let mut again = reader(1);
     let first: Vec<_> = again.by_ref().map(|batch| batch.expect("a batch")).collect();
     assert!(again.next().is_none());
-    again.reset();
+    again.reset().expect("a reader");
     let second: Vec<_> = again.by_ref().map(|batch| batch.expect("a batch")).collect();
     assert_eq!(first, second);
     // In the middle of an epoch too, and back to a state.
-    again.reset();
+    again.reset().expect("a reader");
     drop(again.next());
     let state = again.state();
     let _ = again.nth(4);
@@ -192,7 +192,7 @@ fn a_run_goes_epoch_by_epoch() {
     assert_eq!(rows.next_epoch().expect("an epoch").count(), 53);
     assert_eq!(rows.next_epoch().expect("an epoch").count(), 60);
     assert!(rows.next_epoch().is_none());
-    rows.reset();
+    rows.reset().expect("a reader");
     assert_eq!(rows.next_epoch().map(Iterator::count), Some(60));
     let mut dropping = make_reader(table.url())
         .epochs(2)

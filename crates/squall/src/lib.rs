@@ -57,9 +57,10 @@ pub use squall_schema::{
 pub use squall_loader::{Host, HostBatch, HostColumn, HostTensor, IntoLoader, Loader, LoaderBuilder, Sink};
 #[cfg(feature = "reader")]
 pub use squall_reader::{
-    BadRow, BatchReader, Delivery, Ending, Epoch, EpochPlan, Epochs, NGram, OnBadRow, Order, OrderOptions, Partition,
-    Reader, ReaderBuilder, ReaderState, Remainder, SampleBatch, SampleOrigin, Sampler, Samples, Share, Shuffle,
-    Threshold, Topology, TransformSpec, make_batch_reader, make_mixed_reader, make_reader,
+    BadRow, BatchReader, Delivery, Ending, Epoch, EpochPlan, Epochs, Ledger, LedgerMismatch, LedgerReport, LedgerRow,
+    NGram, OnBadRow, Order, OrderOptions, Partition, Reader, ReaderBuilder, ReaderState, Remainder, SampleBatch,
+    SampleOrigin, Sampler, Samples, Share, Shuffle, Threshold, Topology, TransformSpec, make_batch_reader,
+    make_mixed_reader, make_reader, verify_ledger,
 };
 
 /// How values are encoded in binary cells.
