@@ -58,6 +58,9 @@ pub(crate) struct Read {
     /// Read only rows for which this is true
     #[arg(long = "where", value_name = "SQL")]
     filter: Option<String>,
+    /// Keep the rows that --where selects in this directory, for the next run
+    #[arg(long, value_name = "DIR", requires = "filter")]
+    selection_cache: Option<PathBuf>,
     /// Places of the dataset that are read side by side [default: 32]
     #[arg(long)]
     lanes: Option<u64>,
@@ -195,6 +198,9 @@ impl Read {
         }
         if let Some(sql) = &self.filter {
             reader = reader.filter(sql);
+        }
+        if let Some(directory) = &self.selection_cache {
+            reader = reader.selection_cache(directory);
         }
         if let Some(lanes) = self.lanes {
             reader = reader.lanes(lanes);

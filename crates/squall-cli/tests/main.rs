@@ -362,6 +362,14 @@ fn columns_rows_and_shards_are_selected() {
     ]);
     assert_eq!(ids(&rows), (100..120).filter(|id| id % 7 != 0).collect::<Vec<_>>());
     assert_eq!(rows[0]["row"].as_object().map(|row| row.len()), Some(2));
+    let kept = TempDir::new().expect("a temporary directory");
+    let cache = kept.path().join("selections").display().to_string();
+    for _ in 0..2 {
+        let rows = read(&[&table.url, "--where", "id < 5", "--selection-cache", &cache]);
+        assert_eq!(ids(&rows), (0..5).collect::<Vec<_>>());
+        assert_eq!(std::fs::read_dir(&cache).expect("the cache").count(), 1);
+    }
+    fail(2, &["read", &table.url, "--selection-cache", &cache]);
     // Three files of one row group each.
     let shard = |rank| {
         read(&[

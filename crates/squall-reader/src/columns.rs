@@ -45,10 +45,16 @@ impl Columns {
         &self.schema
     }
 
-    /// Whether no field stands in a file.
+    /// The names that lead to the field in this place; `None` where its value stands in a directory name.
     #[cfg(feature = "filter")]
-    pub(crate) fn in_directories_only(&self) -> bool {
-        self.paths.iter().all(Option::is_none)
+    pub(crate) fn path(&self, place: usize) -> Option<&[String]> {
+        self.paths[place].as_deref()
+    }
+
+    /// Whether each file has all of the fields.
+    #[cfg(feature = "filter")]
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete
     }
 
     /// The leaves of a file that the fields need.

@@ -27,8 +27,14 @@ impl Footers {
         Self(dataset.files().iter().map(|_| OnceCell::new()).collect())
     }
 
+    /// How many are loaded.
+    #[cfg(feature = "filter")]
+    pub(crate) fn loaded(&self) -> u64 {
+        self.0.iter().filter(|footer| footer.initialized()).count() as u64
+    }
+
     /// The footer of a piece's file. Its row group must have the rows that the plan counted.
-    async fn get(&self, dataset: &Dataset, piece: &Piece) -> Result<ArrowReaderMetadata> {
+    pub(crate) async fn get(&self, dataset: &Dataset, piece: &Piece) -> Result<ArrowReaderMetadata> {
         let file = dataset.file_of(piece);
         let load = || async {
             let footer = footer::load(dataset.store(), &file.path, file.size, true).await?;
@@ -168,7 +174,7 @@ fn byte_ranges(
     Ok(ranges)
 }
 
-fn range_in_file(offset: i64, length: i64, file_size: u64) -> Result<Range<u64>> {
+pub(crate) fn range_in_file(offset: i64, length: i64, file_size: u64) -> Result<Range<u64>> {
     let start = u64::try_from(offset).ok();
     let end = start.and_then(|start| start.checked_add(u64::try_from(length).ok()?));
     match (start, end) {
@@ -187,7 +193,7 @@ pub(crate) struct SparseBytes {
 }
 
 impl SparseBytes {
-    fn new(chunks: Vec<(u64, Bytes)>, file_size: u64) -> Self {
+    pub(crate) fn new(chunks: Vec<(u64, Bytes)>, file_size: u64) -> Self {
         Self {
             chunks: chunks.into(),
             file_size,

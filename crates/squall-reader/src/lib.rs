@@ -24,6 +24,7 @@ mod view;
 mod filter;
 mod narrow;
 mod ngram;
+mod report;
 mod sampler;
 mod scan;
 mod values;
@@ -54,6 +55,15 @@ mod epochs;
 mod reader;
 mod verify;
 
+/// Expressions of DataFusion's, for where-clauses that are made by a program.
+///
+/// A column is named exactly as it is stored, by [`col`](expr::col): `col("a.b")` is the column of this name.
+#[cfg(feature = "filter")]
+pub mod expr {
+    pub use datafusion_common::ScalarValue;
+    pub use datafusion_expr::{Expr, ident as col, in_list, lit, not};
+}
+
 pub use bad_rows::{BadRow, OnBadRow};
 pub use builder::{DEFAULT_BATCH_SIZE, Partition, ReaderBuilder, make_batch_reader, make_mixed_reader, make_reader};
 pub use epochs::{Epoch, Epochs};
@@ -66,6 +76,7 @@ pub use rank::Topology;
 pub use reader::{BatchReader, Reader, SampleBatch};
 pub use sampler::Sampler;
 pub use select::{Bitmap, Drawn, RowSet, SelectedPiece, Selection};
+pub use report::{SelectionReport, SelectionSource};
 pub use share::{Remainder, Share};
 pub use source::DEFAULT_LANES;
 pub use state::ReaderState;

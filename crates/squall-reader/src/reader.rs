@@ -16,6 +16,7 @@ use crate::ledger::{LedgerEntry, LedgerWriter};
 use crate::pipeline::Pipeline;
 use crate::plan::ReadPlan;
 use crate::questions::{Delivery, EpochPlan, SampleOrigin};
+use crate::report::SelectionReport;
 use crate::share::{Remainder, Share};
 use crate::state::ReaderState;
 use crate::transform::row_at;
@@ -308,6 +309,17 @@ macro_rules! facts {
             /// Selected rows: those of an epoch on all ranks together. With row groups partitioned, those of this rank.
             pub fn rows_per_epoch(&self) -> u64 {
                 self.core.plan.len()
+            }
+
+            /// How the rows were selected, and what was read for it. Of a mixture, those of its first dataset; see
+            /// `selection_reports`.
+            pub fn selection_report(&self) -> &SelectionReport {
+                &self.core.plan.sources[0].report
+            }
+
+            /// How the rows of each dataset of a mixture were selected.
+            pub fn selection_reports(&self) -> impl ExactSizeIterator<Item = &SelectionReport> {
+                self.core.plan.sources.iter().map(|source| &source.report)
             }
 
             /// Batches of a whole epoch, the same on every rank.

@@ -29,6 +29,7 @@ pub(crate) struct Scan {
     pub(crate) workers: usize,
 }
 
+#[allow(dead_code, reason = "of folds only what an option asks for is used")]
 impl Scan {
     /// For each piece, in order, the value that its rows are folded into. The batches have the stored columns, cells still
     /// encoded, and the selected rows in order.

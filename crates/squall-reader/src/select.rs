@@ -90,6 +90,12 @@ impl Bitmap {
         }
     }
 
+    /// A bit for each row of the row group.
+    #[cfg(feature = "filter")]
+    pub(crate) fn bits(&self) -> &BooleanBuffer {
+        &self.bits
+    }
+
     fn len(&self) -> u64 {
         self.ranks[self.ranks.len() - 1]
     }
@@ -244,14 +250,9 @@ impl Selection {
         if pieces.is_empty() {
             return Err(Error::invalid(empty).at("URL", dataset.url()));
         }
-        let mut digest = Xxh3::new();
-        for piece in &pieces {
-            digest.write_u32(piece.piece);
-            piece.rows.digest(&mut digest);
-        }
         Ok(Self {
+            digest: digest_of(&pieces),
             pieces,
-            digest: digest.digest(),
         })
     }
 
@@ -288,6 +289,16 @@ impl Selection {
     pub fn digest(&self) -> u64 {
         self.digest
     }
+}
+
+/// A digest of the rows of these pieces.
+pub(crate) fn digest_of(pieces: &[SelectedPiece]) -> u64 {
+    let mut digest = Xxh3::new();
+    for piece in pieces {
+        digest.write_u32(piece.piece);
+        piece.rows.digest(&mut digest);
+    }
+    digest.digest()
 }
 
 /// Every row of every piece.

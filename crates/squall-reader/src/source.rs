@@ -1,5 +1,6 @@
 //! One dataset that is read: its options, and what comes of them when it is opened.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -14,6 +15,7 @@ use crate::ngram::{Layout, NGram};
 use crate::order::{Order, OrderOptions, Shuffle};
 use crate::reader::Io;
 use crate::sampler::{Draws, Sampler};
+use crate::report::SelectionReport;
 use crate::scan::Scan;
 use crate::select::Selection;
 use crate::transform::{Rows, TransformSpec};
@@ -51,6 +53,9 @@ pub(crate) struct Source {
     pub(crate) digest: u64,
     /// Chooses those of an epoch, where not all are taken once.
     draws: Option<Arc<Draws>>,
+    pub(crate) report: SelectionReport,
+    /// What other readers share while this one lives.
+    _shared: Option<Arc<dyn Any + Send + Sync>>,
     /// The columns that are read, as they are stored: binary cells where they have a codec.
     pub(crate) columns: Arc<Columns>,
     /// How samples are made of them.
@@ -151,7 +156,8 @@ impl SourceOptions {
             workers,
         };
         let all = self.view.all(&dataset)?;
-        let mut selection = Arc::new(self.rows.select(&scan, &all)?);
+        let narrowed = self.rows.select(&scan, &all)?;
+        let mut selection = Arc::new(narrowed.selection);
         let digest = selection.digest();
         let mut sampling = String::new();
         if let Some(ngram) = &self.ngram {
@@ -194,6 +200,8 @@ impl SourceOptions {
             dataset,
             footers,
             selection,
+            report: narrowed.report,
+            _shared: narrowed.shared,
             digest,
             draws,
             columns: Arc::new(columns),

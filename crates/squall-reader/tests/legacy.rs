@@ -1,5 +1,15 @@
 //! Dates and times that Spark counted in the calendar of Spark 2, against what Spark itself reads from the same files.
 
+#[cfg(feature = "filter")]
+use std::{fs::File, sync::Arc};
+
+#[cfg(feature = "filter")]
+use arrow_array::{ArrayRef, Date32Array, RecordBatch};
+#[cfg(feature = "filter")]
+use parquet::{
+    arrow::ArrowWriter,
+    file::{metadata::KeyValue, properties::WriterProperties},
+};
 use squall_reader::{Shuffle, make_reader};
 use squall_schema::{Error, Result, Value};
 
@@ -61,6 +71,63 @@ fn times_of_a_session_in_utc_are_those_that_spark_reads() {
         let instants = DATES.map(|date| format!("{date}T12:34:56.789012Z"));
         assert_eq!(texts(read(file, "ts")), instants, "{file}");
     }
+}
+
+/// The statistics of such files count in the old calendar: they rule nothing out.
+#[cfg(feature = "filter")]
+#[test]
+fn clauses_compare_what_is_read() {
+    let count = |file: &str, sql: &str| {
+        let path = format!("{}/tests/legacy/{file}.parquet", env!("CARGO_MANIFEST_DIR"));
+        let reader = make_reader(path).columns(["id"]).filter(sql).build();
+        match reader {
+            Ok(reader) => reader.rows_per_epoch() as usize,
+            Err(error) if error.to_string().contains("no row fulfils") => 0,
+            Err(error) => panic!("{sql}: {error}"),
+        }
+    };
+    for file in ["utc-int96-legacy", "utc-timestamp-micros-legacy"] {
+        for date in DATES {
+            let expected = |holds: fn(&str, &str) -> bool| DATES.iter().filter(|own| holds(own, date)).count();
+            assert_eq!(
+                count(file, &format!("d <= DATE '{date}'")),
+                expected(|a, b| a <= b),
+                "{file}: {date}"
+            );
+            assert_eq!(
+                count(file, &format!("d > DATE '{date}'")),
+                expected(|a, b| a > b),
+                "{file}: {date}"
+            );
+            assert_eq!(count(file, &format!("d = DATE '{date}'")), 1, "{file}: {date}");
+        }
+        assert_eq!(count(file, "ts < TIMESTAMP '1800-01-01T00:00:00Z'"), 11, "{file}");
+    }
+}
+
+/// The number of the last Julian day is greater in the file than it is here.
+#[cfg(feature = "filter")]
+#[test]
+fn statistics_in_the_old_calendar_rule_nothing_out() {
+    let directory = tempfile::TempDir::new().expect("a temporary directory");
+    let path = directory.path().join("old.parquet");
+    let days: ArrayRef = Arc::new(Date32Array::from(vec![-141_428, -141_429, -141_430]));
+    let batch = RecordBatch::try_from_iter([("d", days)]).expect("a batch");
+    let version = KeyValue::new("org.apache.spark.version".to_owned(), "2.4.8".to_owned());
+    let properties = WriterProperties::builder()
+        .set_key_value_metadata(Some(vec![version]))
+        .build();
+    let file = File::create(&path).expect("a file");
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).expect("a writer");
+    writer.write(&batch).expect("rows written");
+    writer.close().expect("a footer written");
+    let rows = |sql: &str| {
+        let reader = make_reader(path.display().to_string()).filter(sql).build();
+        reader.map(|reader| reader.rows_per_epoch())
+    };
+    assert_eq!(rows("d <= DATE '1582-10-04'").expect("rows"), 3);
+    assert_eq!(rows("d = DATE '1582-10-04'").expect("a row"), 1);
+    assert!(rows("d > DATE '1582-10-04'").is_err());
 }
 
 /// Instants are the same whatever zone a session had: `unix_micros(ts)` as Spark prints it. Los Angeles was 7:52:58 behind

@@ -8,6 +8,8 @@ mod legacy;
 mod mixing;
 mod order;
 mod questions;
+#[cfg(feature = "filter")]
+mod pruning;
 mod reading;
 mod sampling;
 mod spark;

@@ -59,7 +59,7 @@ pub use squall_loader::{Host, HostBatch, HostColumn, HostTensor, IntoLoader, Loa
 pub use squall_reader::{
     BadRow, BatchReader, Delivery, Ending, Epoch, EpochPlan, Epochs, Ledger, LedgerMismatch, LedgerReport, LedgerRow,
     NGram, OnBadRow, Order, OrderOptions, Partition, Reader, ReaderBuilder, ReaderState, Remainder, SampleBatch,
-    SampleOrigin, Sampler, Samples, Share, Shuffle, Threshold, Topology, TransformSpec, make_batch_reader,
+    SampleOrigin, Sampler, Samples, SelectionReport, SelectionSource, Share, Shuffle, Threshold, Topology, TransformSpec, make_batch_reader,
     make_mixed_reader, make_reader, verify_ledger,
 };
 
@@ -71,6 +71,10 @@ pub mod petastorm {
 }
 /// Spark's own schemas, from JSON and to JSON.
 pub use squall_schema::spark;
+
+/// Expressions of DataFusion's, for where-clauses that are made by a program.
+#[cfg(feature = "filter")]
+pub use squall_reader::expr;
 
 /// The columns of a batch and the values in them, for those who work on Arrow arrays.
 pub use squall_schema::columns;

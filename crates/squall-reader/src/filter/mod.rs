@@ -1,0 +1,197 @@
+//! A where-clause, as the rows for which it is true.
+//!
+//! The number of selected rows is not in any footer, and equal steps need it, so a clause is evaluated before anything else; what
+//! is kept is a bitmap per row group. The files stand in the order of the data: `parse` makes a checked expression of what
+//! the user gave, `conjunct` takes it apart, `partition` puts in what directory names tell, `place`, `statistics`, `bloom` and `pages` say which row groups and pages cannot have a row, in
+//! the order of `prune`; `evaluate` reads what is left. `shared` and `stored` save doing it twice.
+
+mod functions;
+mod parse;
+
+mod conjunct;
+mod partition;
+
+mod bloom;
+mod pages;
+mod place;
+mod prune;
+mod statistics;
+
+mod evaluate;
+
+mod shared;
+mod stored;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use datafusion_expr::Expr;
+use futures::{StreamExt, TryStreamExt, stream};
+use squall_schema::{Error, Result, Schema};
+
+use crate::report::{SelectionReport, SelectionSource};
+use crate::scan::Scan;
+use crate::select::SelectedPiece;
+use conjunct::{Conjuncts, Known};
+use parse::Clause;
+use partition::Partitions;
+
+/// Files that are asked for their footers and indexes at the same time.
+const FILES_AT_ONCE: usize = 16;
+
+/// The where-clause of a reader.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FilterOptions {
+    pub(crate) sql: Option<String>,
+    pub(crate) expression: Option<Expr>,
+    /// Where selections are stored.
+    pub(crate) cache: Option<PathBuf>,
+}
+
+impl FilterOptions {
+    pub(crate) fn is_given(&self) -> bool {
+        self.sql.is_some() || self.expression.is_some()
+    }
+}
+
+/// The rows for which a clause is true.
+#[derive(Debug)]
+pub(crate) struct Filtered {
+    /// Pieces without a row are not among them.
+    pub(crate) pieces: Vec<SelectedPiece>,
+    pub(crate) report: SelectionReport,
+    /// The clause, for messages.
+    pub(crate) text: String,
+    /// Where others find it as long as it lives.
+    slot: Option<Arc<shared::Slot>>,
+}
+
+/// A row group whose rows have to be looked at, as far as it is known by now.
+#[derive(Debug, Clone)]
+struct Work {
+    selected: SelectedPiece,
+    conjuncts: Arc<Conjuncts>,
+    /// The parts that are not known to be true for every row.
+    open: Vec<usize>,
+}
+
+/// Those of the rows of `pieces` for which the clause is true. It may name the columns of `schema`, the dataset's as a whole or
+/// with its structs taken apart. As long as the result is held by some reader of the process, others share it; the source that
+/// is returned says what was done.
+pub(crate) fn select(
+    scan: &Scan,
+    pieces: Vec<SelectedPiece>,
+    schema: &Schema,
+    options: &FilterOptions,
+) -> Result<(Arc<Filtered>, SelectionSource)> {
+    // What is encoded in cells is binary to a where-clause.
+    let clause = Arc::new(Clause::parse(options, &schema.stored())?);
+    let key = shared::Key::new(&scan.dataset, &clause, &pieces);
+    let stored = options
+        .cache
+        .as_ref()
+        .and_then(|directory| stored::Place::new(directory, &key, &clause));
+    let mut source = SelectionSource::Shared;
+    let filtered = shared::get_or_make(key, || {
+        if let Some(pieces) = stored.as_ref().and_then(|place| place.load(&scan.dataset, &pieces)) {
+            source = SelectionSource::Stored;
+            let rows = pieces.iter().map(|piece| piece.rows.len()).sum();
+            let report = SelectionReport {
+                rows,
+                source,
+                ..SelectionReport::default()
+            };
+            return Ok(Filtered {
+                pieces,
+                report,
+                text: clause.text.clone(),
+                slot: None,
+            });
+        }
+        source = SelectionSource::Evaluated;
+        let filtered = evaluate_clause(scan, &clause, pieces)?;
+        if let Some(place) = &stored {
+            place.save(&scan.dataset, &filtered.pieces);
+        }
+        Ok(filtered)
+    })?;
+    tracing::debug!(clause = %clause.text, report = ?filtered.report, ?source, "a where-clause selected rows");
+    Ok((filtered, source))
+}
+
+fn evaluate_clause(scan: &Scan, clause: &Arc<Clause>, pieces: Vec<SelectedPiece>) -> Result<Filtered> {
+    let footers_before = scan.footers.loaded();
+    let mut report = SelectionReport {
+        row_groups: pieces.len() as u64,
+        ..SelectionReport::default()
+    };
+    let mut kept = Vec::new();
+    // Pieces come file by file.
+    let mut by_file: Vec<(u32, Vec<Work>)> = Vec::new();
+    let mut partitions = Partitions::new(scan, clause)?;
+    for selected in pieces {
+        let piece = scan.dataset.pieces()[selected.piece as usize];
+        let conjuncts = match partitions.known(&selected)? {
+            Known::Open(conjuncts) => conjuncts,
+            Known::Decided(true) => {
+                report.matched += 1;
+                kept.push(selected);
+                continue;
+            }
+            Known::Decided(false) => {
+                report.pruned_by_partition += 1;
+                continue;
+            }
+        };
+        let work = Work {
+            selected,
+            open: (0..conjuncts.parts.len()).collect(),
+            conjuncts,
+        };
+        match by_file.last_mut() {
+            Some((file, own)) if *file == piece.file => own.push(work),
+            _ => by_file.push((piece.file, vec![work])),
+        }
+    }
+    let at_once = scan.workers + 1;
+    let pruning: Vec<_> = by_file
+        .into_iter()
+        .map(|(_, work)| prune::prune_file(scan.clone(), clause.clone(), work))
+        .collect();
+    let pruned: Vec<_> = scan.io.wait(async move {
+        let pruning = stream::iter(pruning).buffered(FILES_AT_ONCE);
+        pruning.try_collect().await
+    })?;
+    let mut scans = Vec::new();
+    for pruned in pruned {
+        let prune::Pruned {
+            matched,
+            open,
+            report: own,
+        } = pruned;
+        report += own;
+        kept.extend(matched);
+        scans.extend(open.into_iter().map(|work| {
+            let piece = work.selected.piece;
+            let rows = evaluate::evaluate(scan.clone(), clause.clone(), work);
+            async move { Ok::<_, Error>((piece, rows.await?)) }
+        }));
+    }
+    let scanned: Vec<_> = scan
+        .io
+        .wait(async move { stream::iter(scans).buffered(at_once).try_collect().await })?;
+    for (piece, (rows, bytes)) in scanned {
+        report.bytes += bytes;
+        kept.push(SelectedPiece { piece, rows });
+    }
+    kept.retain(|piece| !piece.rows.is_empty());
+    kept.sort_by_key(|piece| piece.piece);
+    report.rows = kept.iter().map(|piece| piece.rows.len()).sum();
+    report.footers = scan.footers.loaded() - footers_before;
+    Ok(Filtered {
+        pieces: kept,
+        report,
+        text: clause.text.clone(),
+        slot: None,
+    })
+}
