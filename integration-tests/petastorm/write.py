@@ -1,9 +1,10 @@
 """Writes a dataset with real Petastorm, for the tests in tests/with_petastorm.rs.
 
-    python3 write.py DATASET [--summary]
+    python3 write.py DATASET [--summary | --many-files]
 
 Every codec, and every kind of array that numpy.save writes and numpy.load reads without pickle; nulls; hive partitions;
-several row groups a file; row-group indexes of both classes. --summary: with a _metadata file in place of the row-group map.
+row-group indexes of both classes. --summary: with a _metadata file in place of the row-group map. --many-files: 16 in
+place of 4.
 """
 
 import datetime as dt
@@ -41,6 +42,7 @@ FIELDS = [
     scalar("u8", np.uint8, T.ShortType()),
     scalar("u32", np.uint32, T.LongType(), True),
     scalar("f16", np.float16, T.FloatType()),
+    scalar("f32", np.float32, T.FloatType()),
     scalar("f64", np.float64, T.DoubleType()),
     scalar("flag", np.bool_, T.BooleanType(), True),
     scalar("text", np.str_, T.StringType(), True),
@@ -78,6 +80,7 @@ def row(i):
         "u8": 255 - i,
         "u32": some(2**32 - 1 - i),
         "f16": i / 8,
+        "f32": 10.0 ** (i - 30) / 7,
         "f64": i / 3,
         "flag": some(i % 2 == 0),
         "text": some(f"row {i} é漢"),
@@ -119,7 +122,8 @@ def main(dataset, *options):
     url = f"file://{dataset}"
     with materialize_dataset(spark, url, schema, use_summary_metadata="--summary" in options):
         rows = [dict_to_spark_row(schema, row(i)) for i in range(ROWS)]
-        frame = spark.createDataFrame(rows, schema.as_spark_schema()).coalesce(2)
+        frame = spark.createDataFrame(rows, schema.as_spark_schema())
+        frame = frame.repartition(8, "id") if "--many-files" in options else frame.coalesce(2)
         writer = frame.write.partitionBy("part").option("parquet.block.size", 4096)
         writer.option("parquet.page.size", 512).mode("overwrite").parquet(url)
     if "--summary" not in options:

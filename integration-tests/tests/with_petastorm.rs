@@ -13,7 +13,8 @@ use serde_json::Value as Json;
 use squall::codec::Codec;
 use squall::convert::{Converter, Petastorm, convert_directory};
 use squall::{
-    DType, Dataset, DatasetUrl, Field, Row, RowId, Schema, Shape, Tensor, TimeUnit, Value, field, make_reader,
+    DType, Dataset, DatasetUrl, Decimal, ErrorKind, Field, Partition, Predicate, Reader, ReaderBuilder, Reduce, Row,
+    RowGroupSelector, RowId, Schema, Shape, Tensor, TimeUnit, Value, field, make_reader,
 };
 
 use crate::digest::{LOSSY, check_rows, rows_in};
@@ -242,5 +243,144 @@ fn what_rust_materializes_is_read_by_petastorm() {
             .and_then(|grey| Ok(grey.as_slice::<u16>()?.to_vec()))
             .expect("pixels");
         assert_eq!(pixels, (0..15).map(|i| i * id * 70).collect::<Vec<_>>());
+    }
+}
+
+/// Predicates, selectors and shards give the rows that real Petastorm gives.
+#[test]
+fn the_rows_are_those_that_petastorm_selects() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let place = |name: &str| directory.path().join(name);
+    run_python("write.py", &[&place("written")], Some("--many-files"));
+    run_python("rows.py", &[&place("written"), &place("rows")], None);
+    let url = place("written").display().to_string();
+    let text = std::fs::read_to_string(place("rows")).expect("rows");
+    let expected: BTreeMap<String, Json> = serde_json::from_str(&text).expect("JSON");
+    let dataset = run(Dataset::open(&DatasetUrl::parse(&url).expect("a URL"))).expect("a dataset");
+    assert!(dataset.pieces().len() >= 12, "{}", dataset.pieces().len());
+    for (name, expected) in &expected {
+        let reader = selected(name, make_reader(&url).columns(["id"]));
+        let found = match reader.build() {
+            Ok(reader) => {
+                let mut ids: Vec<_> = reader
+                    .map(|row| row.and_then(|row| row.int("id")).expect("an id"))
+                    .collect();
+                ids.sort_unstable();
+                Json::from(ids)
+            }
+            Err(error)
+                if error.kind() == ErrorKind::NoData && error.message().contains("as many row groups as ranks") =>
+            {
+                "NoDataAvailableError".into()
+            }
+            // Petastorm warns, and gives an empty reader.
+            Err(error) if error.kind() == ErrorKind::NoData => Json::Array(Vec::new()),
+            Err(error) if error.kind() == ErrorKind::InvalidInput => "ValueError".into(),
+            Err(error) => panic!("{name}: {error}"),
+        };
+        assert_eq!(&found, expected, "{name}");
+    }
+    // The comparison is of something.
+    let failed = expected
+        .iter()
+        .filter(|(_, rows)| !rows.is_array())
+        .map(|(name, _)| name.as_str());
+    assert!(
+        failed
+            .clone()
+            .all(|name| name.ends_with(" 100") || name == "select unknown"),
+        "{:?}",
+        failed.collect::<Vec<_>>()
+    );
+    let rows = |name: &str| expected[name].as_array().map(Vec::len);
+    let nothing = ["set float", "select intersect"].map(rows).contains(&Some(0));
+    assert!(!nothing && rows("intersection int") < Some(60) && rows("set half") == Some(2));
+    assert_eq!(expected["shard 0 100"], "NoDataAvailableError");
+    assert_eq!(expected["select unknown"], "ValueError");
+}
+
+/// The reader of this name in rows.py.
+fn selected(name: &str, reader: ReaderBuilder<Reader>) -> ReaderBuilder<Reader> {
+    if let [kind @ .., rank, count] = &name.split(' ').collect::<Vec<_>>()[..]
+        && let (["shard" | "seeded"] | [_, "shard"], Ok(rank), Ok(count)) = (kind, rank.parse(), count.parse())
+    {
+        let reader = reader
+            .partition(Partition::RowGroups)
+            .rank(rank, count)
+            .global_batch(count);
+        return match kind[0] {
+            "select" => selected("select union", reader),
+            "partition" => selected("set partition", reader),
+            "predicate" => reader.predicate(even()),
+            _ => reader,
+        };
+    }
+    if let ["split", field, subset] = name.split(' ').collect::<Vec<_>>()[..] {
+        let subset = subset.parse().expect("a subset");
+        return reader.predicate(Predicate::in_pseudorandom_split([0.5, 0.3, 0.2], subset, field));
+    }
+    if let Some(selector) = name.strip_prefix("select ") {
+        return reader.row_group_selector(selector_of(selector));
+    }
+    reader.predicate(predicate(name))
+}
+
+fn even() -> Predicate {
+    Predicate::in_lambda(["id"], |row| Ok(row.int("id")? % 2 == 0))
+}
+
+fn predicate(name: &str) -> Predicate {
+    let text = |ids: &[i32]| {
+        ids.iter()
+            .map(|id| Value::from(format!("row {id} é漢")))
+            .collect::<Vec<_>>()
+    };
+    let third = || Predicate::in_lambda(["id"], |row| Ok(row.int("id")? % 3 == 0));
+    let part = |values: &[&'static str]| Predicate::in_set(values.iter().copied(), "part");
+    let eighth = Value::Decimal(Decimal {
+        unscaled: 125.into(),
+        precision: 3,
+        scale: 3,
+    });
+    match name {
+        "set int" => Predicate::in_set([3.into(), 5.into(), 59.0.into(), Value::from(3.5)], "id"),
+        "set text" => Predicate::in_set(text(&[1, 8, 3]), "text"),
+        "set none" => Predicate::in_set([&text(&[2])[..], &[Value::Null]].concat(), "text"),
+        "set decimal" => Predicate::in_set([eighth, 2.into(), 1.5.into(), 0.1.into()], "price"),
+        "set float" => Predicate::in_set([1.0 / 3.0, 2.0, 0.1], "f64"),
+        "set half" => Predicate::in_set([0.125, 3.0, 0.1], "f16"),
+        "set flag" => Predicate::in_set([true], "flag"),
+        "set day" => Predicate::in_set([Value::Date(0), Value::Date(-7)], "day"),
+        "set partition" => part(&["p_1", "p_7"]),
+        "intersection int" => Predicate::in_intersection([7.0, 8.0, -250.0, 100.0], "fortran"),
+        "intersection bytes" => Predicate::in_intersection([b"xx".to_vec(), b"z".to_vec()], "codes"),
+        "intersection bool" => Predicate::in_intersection([true], "bools"),
+        "lambda" => Predicate::in_lambda(["u32", "f64"], |row| {
+            Ok(row["u32"] != Value::Null && row["f64"].as_f64() > Some(5.0))
+        }),
+        "negate" => Predicate::in_negate(even()),
+        "negate set" => Predicate::in_negate(Predicate::in_set([Value::Null], "text")),
+        "reduce all" => Predicate::in_reduce([even(), third()], Reduce::All),
+        "reduce any" => Predicate::in_reduce([even(), Predicate::in_negate(third())], Reduce::Any),
+        "reduce custom" => {
+            let one = Reduce::custom(|answers| answers.iter().filter(|answer| **answer).count() == 1);
+            Predicate::in_reduce([even(), third(), part(&["p_1"])], one)
+        }
+        "reduce partition" => Predicate::in_reduce([third(), part(&["p_0"])], Reduce::All),
+        other => panic!("no predicate {other:?}"),
+    }
+}
+
+fn selector_of(name: &str) -> RowGroupSelector {
+    let by_id = |ids: &[i32]| RowGroupSelector::single("by_id", ids.iter().copied());
+    match name {
+        "single" => by_id(&[3, 40, 1000]),
+        "text" => RowGroupSelector::single("by_text", ["row 12 é漢"]),
+        "not null" => RowGroupSelector::single("has_text", [Value::Null]),
+        "intersect" => RowGroupSelector::intersect([by_id(&[3, 40, 1000]), RowGroupSelector::single("by_name", ["a"])]),
+        "union" => RowGroupSelector::union([by_id(&[3, 40, 1000]), by_id(&[17, 18])]),
+        "nothing" => by_id(&[-1]),
+        "unknown" => RowGroupSelector::single("nope", [1]),
+        other => panic!("no selector {other:?}"),
     }
 }

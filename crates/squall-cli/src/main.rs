@@ -7,6 +7,7 @@ mod convert;
 mod inspect;
 mod json;
 mod read;
+mod rows;
 
 use std::io;
 use std::process::ExitCode;
@@ -26,7 +27,7 @@ struct Cli {
 enum Command {
     Convert(convert::Convert),
     Inspect(inspect::Inspect),
-    Read(read::Read),
+    Read(Box<read::Read>),
 }
 
 /// How facts are printed.
@@ -74,7 +75,7 @@ fn main() -> ExitCode {
         Err(Failure::Squall(error)) => {
             eprintln!("squall: {error}");
             match error.kind() {
-                ErrorKind::InvalidInput => ExitCode::from(2),
+                ErrorKind::InvalidInput | ErrorKind::NoData => ExitCode::from(2),
                 _ => ExitCode::FAILURE,
             }
         }

@@ -13,6 +13,7 @@ use squall::{
 
 use crate::Failure;
 use crate::json::{self, Arrays};
+use crate::rows::Rows;
 
 /// Reads a dataset as one rank of a training run would, and prints its rows.
 #[derive(Args)]
@@ -55,12 +56,6 @@ pub(crate) struct Read {
     /// The zone of times in directory names, as Spark's session had it: Europe/Zurich, +02:00
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
     time_zone: String,
-    /// Read only rows for which this is true
-    #[arg(long = "where", value_name = "SQL")]
-    filter: Option<String>,
-    /// Keep the rows that --where selects in this directory, for the next run
-    #[arg(long, value_name = "DIR", requires = "filter")]
-    selection_cache: Option<PathBuf>,
     /// Places of the dataset that are read side by side [default: 32]
     #[arg(long)]
     lanes: Option<u64>,
@@ -88,6 +83,8 @@ pub(crate) struct Read {
     /// How arrays are printed
     #[arg(long, value_enum, default_value = "digest")]
     arrays: Arrays,
+    #[command(flatten)]
+    rows: Rows,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -196,12 +193,7 @@ impl Read {
         if !self.columns_matching.is_empty() {
             reader = reader.columns_matching(&self.columns_matching);
         }
-        if let Some(sql) = &self.filter {
-            reader = reader.filter(sql);
-        }
-        if let Some(directory) = &self.selection_cache {
-            reader = reader.selection_cache(directory);
-        }
+        reader = self.rows.apply(reader)?;
         if let Some(lanes) = self.lanes {
             reader = reader.lanes(lanes);
         }

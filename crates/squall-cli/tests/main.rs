@@ -389,6 +389,132 @@ fn columns_rows_and_shards_are_selected() {
 }
 
 #[test]
+fn ranges_splits_and_row_groups_are_selected() {
+    let table = Table::write(&Layout::default());
+    let url = table.url();
+    let found = |flags: &[&str]| ids(&read(&[&[url.as_str(), "--columns", "id"], flags].concat()));
+    let range = |range: std::ops::Range<i64>| range.collect::<Vec<_>>();
+    assert_eq!(
+        found(&["--rows", "7..9", "--rows", "110..", "--rows=..2"]),
+        [0, 1, 7, 8].into_iter().chain(110..120).collect::<Vec<_>>()
+    );
+    assert_eq!(found(&["--skip", "20", "--take", "30"]), range(20..50));
+    assert_eq!(
+        found(&[
+            "--rows",
+            "20..60",
+            "--where",
+            "id % 2 = 0",
+            "--skip",
+            "3",
+            "--take",
+            "2"
+        ]),
+        [26, 28]
+    );
+
+    let part = |subset: &str, more: &[&str]| found(&[&["--split", "0.5,0.25,0.25", "--subset", subset], more].concat());
+    for more in [
+        &[][..],
+        &["--split-seed", "9"],
+        &["--split-by", "id"],
+        &["--split-by", "name", "--split-seed", "1"],
+        &["--split-by", "id", "--split-rule", "petastorm"],
+    ] {
+        let parts: Vec<_> = ["0", "1", "2"].map(|subset| part(subset, more)).into();
+        let mut all = parts.concat();
+        all.sort_unstable();
+        assert_eq!(all, range(0..120), "{more:?}");
+        assert!(
+            parts[0].len() > 30 && !parts[1].is_empty() && !parts[2].is_empty(),
+            "{parts:?}"
+        );
+    }
+    assert_ne!(part("0", &[]), part("0", &["--split-seed", "1"]));
+
+    // Row groups of the index that convert writes.
+    let directory = TempDir::new().expect("a temporary directory");
+    let indexed = directory.path().join("out").display().to_string();
+    succeed(&[
+        "convert",
+        &url,
+        &indexed,
+        "--petastorm=Rows",
+        "--row-group-index",
+        "id",
+        "--row-group-index",
+        "by_name=name",
+    ]);
+    let found = |flags: &[&str]| ids(&read(&[&[indexed.as_str(), "--columns", "id"], flags].concat()));
+    let groups = [0..50, 50..80, 80..120];
+    let with = |ids: &[i64]| {
+        groups
+            .iter()
+            .filter(|group| ids.iter().any(|id| group.contains(id)))
+            .cloned()
+            .flatten()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(found(&["--select", "id=3,90"]), with(&[3, 90]));
+    assert_eq!(
+        found(&["--select", "id=3,90", "--select", "by_name=row 95,row 60"]),
+        with(&[90])
+    );
+
+    let refused = |flags: &[&str], expected: &str| {
+        let error = fail(2, &[&["read", indexed.as_str()], flags].concat());
+        assert!(error.contains(expected), "{flags:?}: {error}");
+    };
+    refused(
+        &["--select", "id=500"],
+        "the row-group selector single(id) selects no row group that has rows",
+    );
+    refused(
+        &["--select", "nope=1"],
+        "no row-group index \"nope\": the indexes are id, by_name",
+    );
+    refused(&["--select", "id"], "expected an index and values such as by_label=3,5");
+    refused(&["--rows", "5"], "expected two row numbers such as 0..100");
+    refused(
+        &["--rows", "5..200"],
+        "expected a range of at least one row within 0..120, found 5..200",
+    );
+    refused(&["--skip", "120"], "all 120 rows that are left are skipped");
+    refused(&["--split", "0.5,0.6", "--subset", "0"], "sum to at most 1");
+    refused(&["--split", "0.5"], "--subset");
+    refused(
+        &["--split", "0.5", "--subset", "0", "--split-rule", "petastorm"],
+        "give one with --split-by",
+    );
+    let seeded = [
+        "--split",
+        "0.5",
+        "--subset",
+        "0",
+        "--split-rule",
+        "petastorm",
+        "--split-by",
+        "id",
+        "--split-seed",
+        "1",
+    ];
+    refused(&seeded, "Petastorm's split has no seed");
+    let plain = fail(2, &["read", &url, "--select", "id=3"]);
+    assert!(plain.contains("the dataset has no row-group indexes"), "{plain}");
+    let help = succeed(&["read", "--help"]);
+    for flag in [
+        "--rows <A..B>",
+        "--skip <N>",
+        "--take <N>",
+        "--select <INDEX=VALUE[,VALUE]>",
+        "--split <FRACTIONS>",
+        "--split-rule <SPLIT_RULE>",
+    ] {
+        assert!(help.contains(flag), "{flag}: {help}");
+    }
+}
+
+#[test]
 fn inspect_and_convert_print_facts() {
     let table = Table::write_partitioned(
         "day",

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::marker::PhantomData;
 use std::num::NonZero;
+use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use squall_schema::{Error, Field, Result, Schema};
@@ -13,13 +14,16 @@ use crate::mix::{Ending, Mix, member_seed};
 use crate::ngram::NGram;
 use crate::order::{OrderOptions, Shuffle};
 use crate::plan::ReadPlan;
+use crate::predicate::Predicate;
 use crate::rank::{self, Topology};
 use crate::reader::{BatchReader, Io, Opened, Reader};
 use crate::sampler::Sampler;
 use crate::select::Selection;
+use crate::selector::RowGroupSelector;
 use crate::sequence::Sequence;
 use crate::share::{Remainder, Share};
 use crate::source::{Source, SourceOptions};
+use crate::split::Split;
 use crate::state::ReaderState;
 use crate::transform::TransformSpec;
 use crate::view::Encoded;
@@ -276,6 +280,46 @@ impl<R> ReaderBuilder<R> {
         self
     }
 
+    /// Only rows that fulfil this are read, and if called again, those that fulfil each of them. Its columns are read
+    /// once while the reader is built, where they do not stand in directory names.
+    pub fn predicate(mut self, predicate: Predicate) -> Self {
+        self.source.rows.predicates.push(predicate);
+        self
+    }
+
+    /// Only the row groups that this selects are read, by the row-group indexes of the dataset.
+    pub fn row_group_selector(mut self, selector: RowGroupSelector) -> Self {
+        self.source.rows.selector = Some(selector);
+        self
+    }
+
+    /// Only the rows of one subset of a split are read, and if called again, those that are in each of them.
+    pub fn split(mut self, split: Split) -> Self {
+        self.source.rows.splits.push(split);
+        self
+    }
+
+    /// Only these rows are read: ordinals in the stored order of the dataset, before anything else narrows it. If
+    /// called again, those of all the ranges, which may overlap. A range has rows, and ends within the dataset.
+    pub fn rows(mut self, range: impl RangeBounds<u64>) -> Self {
+        let range = (range.start_bound().cloned(), range.end_bound().cloned());
+        self.source.rows.ranges.push(range);
+        self
+    }
+
+    /// Leaves out the first `n` rows in stored order of those that all other options leave; 0 if not given.
+    pub fn skip(mut self, n: u64) -> Self {
+        self.source.rows.skip = n;
+        self
+    }
+
+    /// Reads no more than the first `n` rows in stored order of those that all other options leave, behind those that are
+    /// skipped; all if not given. They are shuffled as the rows of any selection are.
+    pub fn take(mut self, n: u64) -> Self {
+        self.source.rows.take = Some(n);
+        self
+    }
+
     /// What is done to rows or batches on the worker threads.
     pub fn transform(mut self, transform: TransformSpec) -> Self {
         self.source.transform = transform;
@@ -400,7 +444,8 @@ impl<R> ReaderBuilder<R> {
         Ok(Opened { plan, io, ledger })
     }
 
-    /// Opens the dataset and checks all options against it. No data is read yet, but for a where-clause.
+    /// Opens the dataset and checks all options against it. No data is read yet, but for where-clauses, predicates,
+    /// samplers and n-grams.
     pub(crate) fn plan(self) -> Result<(ReadPlan, Arc<Io>)> {
         let share = self.share()?;
         let workers = match self.workers {

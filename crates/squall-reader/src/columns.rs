@@ -57,6 +57,11 @@ impl Columns {
         self.complete
     }
 
+    /// Whether no field stands in a file.
+    pub(crate) fn in_directories_only(&self) -> bool {
+        self.paths.iter().all(Option::is_none)
+    }
+
     /// The leaves of a file that the fields need.
     pub(crate) fn projection(&self, file: &SchemaDescriptor) -> Result<ProjectionMask> {
         let mut by_root: HashMap<&str, Vec<usize>> = HashMap::new();

@@ -13,7 +13,7 @@ use squall_schema::{Error, Result, Schema};
 
 use crate::decode::{DECODE_ROWS, Decoder};
 use crate::fetch::Fetched;
-use crate::select::{Drawn, RowSet};
+use crate::row_set::{Drawn, RowSet};
 use crate::transform::record_batch;
 use crate::work::PartitionValues;
 

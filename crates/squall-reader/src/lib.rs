@@ -1,5 +1,7 @@
 //! Which rows, in which order, read how.
 //!
+//! A [`Predicate`], a [`RowGroupSelector`] and a [`Split`] narrow the rows while a reader is built; `narrow` applies them.
+//!
 //! The files stand in the order of the data. Up to [`Share`] all is pure: [`Selection`] says which rows, [`Order`] in
 //! which order, [`Share`] which of them a rank takes at which step. Behind it bytes move: `columns` says which, `fetch` gets them, `decode`
 //! makes columns of them, `gather` picks a batch from the windows, `cells` decodes what is encoded in it, a [`TransformSpec`] changes it, and `pipeline`, the
@@ -8,10 +10,12 @@
 
 mod random;
 
+mod row_set;
 mod select;
 
-mod mix;
 mod order;
+
+mod mix;
 mod sequence;
 mod share;
 mod state;
@@ -20,22 +24,35 @@ mod rank;
 
 mod view;
 
-#[cfg(feature = "filter")]
-mod filter;
-mod narrow;
-mod ngram;
-mod report;
-mod sampler;
-mod scan;
-mod values;
-
-mod plan;
-mod source;
-
 mod columns;
 mod fetch;
 
 mod decode;
+mod scan;
+
+mod equal;
+mod python;
+mod split;
+
+mod predicate;
+mod selector;
+
+#[cfg(feature = "filter")]
+mod filter;
+mod report;
+mod sieve;
+
+mod narrow;
+
+mod sampler;
+mod values;
+
+mod ngram;
+
+mod source;
+
+mod plan;
+
 mod expand;
 mod gather;
 
@@ -71,14 +88,18 @@ pub use ledger::{Ledger, LedgerEntry, LedgerWriter};
 pub use mix::{BLOCK as MIX_BLOCK, Ending, Mix};
 pub use ngram::{NGram, Threshold};
 pub use order::{ORDER_VERSION, Order, OrderOptions, Samples, Segment, Shuffle};
+pub use predicate::{Predicate, Reduce, ReduceFn};
 pub use questions::{Delivery, EpochPlan, SampleOrigin};
 pub use rank::Topology;
 pub use reader::{BatchReader, Reader, SampleBatch};
-pub use sampler::Sampler;
-pub use select::{Bitmap, Drawn, RowSet, SelectedPiece, Selection};
 pub use report::{SelectionReport, SelectionSource};
+pub use row_set::{Bitmap, Drawn, RowSet, Runs};
+pub use sampler::Sampler;
+pub use select::{SelectedPiece, Selection};
+pub use selector::RowGroupSelector;
 pub use share::{Remainder, Share};
 pub use source::DEFAULT_LANES;
+pub use split::Split;
 pub use state::ReaderState;
 pub use transform::TransformSpec;
 pub use verify::{LedgerMismatch, LedgerReport, LedgerRow, verify_ledger};

@@ -14,8 +14,9 @@ use squall_schema::{Error, Field, Result, Row, Schema, TimeUnit, Value};
 
 use crate::columns::Columns;
 use crate::expand::SampleColumns;
+use crate::row_set::{Drawn, RowSet};
 use crate::scan::Scan;
-use crate::select::{Drawn, RowSet, SelectedPiece, Selection};
+use crate::select::{SelectedPiece, Selection};
 use crate::transform::{Rows, TransformSpec, record_batch};
 
 /// Most rows of an n-gram: a typo in an offset would lay out millions of columns.

@@ -32,7 +32,7 @@ use crate::fetch::{Wanted, fetch};
 use crate::gather::{Pick, Window};
 use crate::order::Segment;
 use crate::plan::{Pass, PlannedBatch, ReadPlan, Schedule};
-use crate::select::RowSet;
+use crate::row_set::RowSet;
 use crate::work::{Context, Cursor, Delivered, Event, Job, LaneKey, Part, Run};
 
 /// Most batches that are planned ahead of those in work, so that windows are read before they are needed. Fewer are when

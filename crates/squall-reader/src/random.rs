@@ -9,6 +9,7 @@
 
 use chacha20::ChaCha8Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// What a random choice is for. The numbers are part of the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,12 @@ pub(crate) fn stream(seed: u64, epoch: u64, domain: Domain, index: u64) -> ChaCh
         bytes.copy_from_slice(&number.to_le_bytes());
     }
     ChaCha8Rng::from_seed(key)
+}
+
+/// The hash that says which part of a split these bytes belong to: XXH3 of 64 bits (Y. Collet), which needs no table and has
+/// implementations in many languages.
+pub(crate) fn split_hash(seed: u64, bytes: &[u8]) -> u64 {
+    xxh3_64_with_seed(bytes, seed)
 }
 
 /// One number for a window of a lane. Windows of different lanes never share it: there are at most 2^24 lanes.
@@ -225,6 +232,25 @@ mod tests {
         count_pairs(&Permutation::new, 11);
         count_pairs(&|n, rng| Permutation::Feistel(Feistel::new(n, rng)), 11);
         count_pairs(&|n, rng| Permutation::Feistel(Feistel::new(n, rng)), 24);
+    }
+
+    /// What the package xxhash 3 of Python gives: `xxhash.xxh3_64_intdigest(bytes, seed)`.
+    #[test]
+    fn the_hash_of_splits_is_pinned() {
+        let mut place = [0; 16];
+        (place[0], place[8]) = (3, 5);
+        let vectors: [(u64, &[u8], u64); 7] = [
+            (0, b"", 0x2d06_8005_38d3_94c2),
+            (0, b"user 7", 0x0c95_2251_e229_b72e),
+            (7, b"user 7", 0x0f94_36c2_91aa_1de7),
+            (u64::MAX, b"-2000000000", 0x62e3_088c_0549_fd8c),
+            (7, &place, 0xfc77_1871_8dfb_0732),
+            (7, &0.5f64.to_le_bytes(), 0xadaa_1de5_5609_a838),
+            (1, &[b'x'; 300], 0x34c2_97d5_dc46_ccff),
+        ];
+        for (seed, bytes, expected) in vectors {
+            assert_eq!(split_hash(seed, bytes), expected, "{bytes:?}");
+        }
     }
 
     /// Golden vectors: a change here changes the order of every user.

@@ -11,8 +11,9 @@ use squall_dataset::Dataset;
 use squall_schema::{Error, Result, Schema};
 
 use crate::random::{Domain, Permutation, below, stream};
+use crate::row_set::{Drawn, RowSet};
 use crate::scan::Scan;
-use crate::select::{Drawn, RowSet, SelectedPiece, Selection};
+use crate::select::{SelectedPiece, Selection};
 use crate::values::{self, Classes};
 
 /// Rows or draws that share a random stream.

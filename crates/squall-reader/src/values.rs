@@ -26,7 +26,7 @@ fn scan_column<S: Default + Send + 'static>(
     let columns = Arc::new(Columns::new(&scan.dataset, Schema::new(vec![field.clone()])?)?);
     let own = field.clone();
     let start = |piece: &SelectedPiece| (S::default(), piece.rows.clone(), 0);
-    let step = move |(state, rows, next): &mut (S, crate::select::RowSet, u64), batch: RecordBatch| {
+    let step = move |(state, rows, next): &mut (S, crate::row_set::RowSet, u64), batch: RecordBatch| {
         for i in 0..batch.num_rows() {
             let value = value_at(batch.column(0), &own, i)?;
             take(state, &value).map_err(|message| {

@@ -19,7 +19,7 @@ use crate::expand::{Expander, Samples};
 use crate::fetch::Fetched;
 use crate::gather::{Chunks, Picked, Window, interleave_batches};
 use crate::plan::{PlannedBatch, ReadPlan};
-use crate::select::RowSet;
+use crate::row_set::RowSet;
 use crate::source::Source;
 
 /// Fetches that are under way at the same time.

@@ -7,10 +7,11 @@ mod ledger;
 mod legacy;
 mod mixing;
 mod order;
-mod questions;
 #[cfg(feature = "filter")]
 mod pruning;
+mod questions;
 mod reading;
+mod rows;
 mod sampling;
 mod spark;
 mod state;

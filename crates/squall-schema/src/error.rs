@@ -18,6 +18,9 @@ pub enum ErrorKind {
     InvalidInput,
     /// What was named does not exist.
     NotFound,
+    /// The dataset is fine, but no row of it is left for this selection or for this rank. Select other rows, or take fewer
+    /// ranks.
+    NoData,
     /// The destination exists already and is not overwritten.
     AlreadyExists,
     /// The bytes break their format: a truncated file, a wrong magic number. Replace the data.

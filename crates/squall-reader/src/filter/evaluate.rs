@@ -24,8 +24,8 @@ use super::parse::Clause;
 use crate::columns::Columns;
 use crate::decode::{DECODE_ROWS, Decoder};
 use crate::fetch::{Fetched, Wanted, fetch};
+use crate::row_set::RowSet;
 use crate::scan::Scan;
-use crate::select::RowSet;
 
 /// Bytes of a row group's columns below which a request of their own costs more time than reading them for rows that an
 /// earlier part rules out.

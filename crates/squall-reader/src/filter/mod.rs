@@ -93,7 +93,7 @@ pub(crate) fn select(
         .and_then(|directory| stored::Place::new(directory, &key, &clause));
     let mut source = SelectionSource::Shared;
     let filtered = shared::get_or_make(key, || {
-        if let Some(pieces) = stored.as_ref().and_then(|place| place.load(&scan.dataset, &pieces)) {
+        if let Some(pieces) = stored.as_ref().and_then(|place| place.load(&pieces)) {
             source = SelectionSource::Stored;
             let rows = pieces.iter().map(|piece| piece.rows.len()).sum();
             let report = SelectionReport {
@@ -109,9 +109,9 @@ pub(crate) fn select(
             });
         }
         source = SelectionSource::Evaluated;
-        let filtered = evaluate_clause(scan, &clause, pieces)?;
+        let filtered = evaluate_clause(scan, &clause, pieces.clone())?;
         if let Some(place) = &stored {
-            place.save(&scan.dataset, &filtered.pieces);
+            place.save(&pieces, &filtered.pieces);
         }
         Ok(filtered)
     })?;

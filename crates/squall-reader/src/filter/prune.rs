@@ -16,8 +16,9 @@ use super::statistics::{FileColumns, Statistics};
 use super::{Work, bloom, pages};
 use crate::columns::Columns;
 use crate::report::SelectionReport;
+use crate::row_set::RowSet;
 use crate::scan::Scan;
-use crate::select::{RowSet, SelectedPiece};
+use crate::select::SelectedPiece;
 
 /// What is known of the row groups of a file.
 #[derive(Debug, Default)]

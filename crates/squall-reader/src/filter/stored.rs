@@ -1,7 +1,7 @@
 //! Selections in files.
 //!
 //! A file holds the rows of one selection: a head (magic, version, digest of all that decides the selection), then for each row group
-//! that has rows its ordinal and its rows, whole, as runs or as a bitmap, and a checksum at the end. Numbers are
+//! that has rows its ordinal and which of the rows in question those are, all, as runs or as a bitmap, and a checksum at the end. Numbers are
 //! little-endian. A file is written beside its place and renamed, so that several processes may write the same one. What is
 //! read is not trusted: a file that does not fit the dataset is passed over, and written anew.
 
@@ -13,13 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder, Buffer};
 use datafusion_common::config::ConfigOptions;
-use squall_dataset::Dataset;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::pages::MOST_ROWS;
 use super::parse::Clause;
 use super::shared::Key;
-use crate::select::{Bitmap, RowSet, SelectedPiece};
+use crate::row_set::RowSet;
+use crate::select::SelectedPiece;
 
 const MAGIC: &[u8; 8] = b"SQSELECT";
 const VERSION: u32 = 1;
@@ -70,9 +70,9 @@ impl Place {
     }
 
     /// The stored rows, if they are there and are some of those of `pieces`.
-    pub(super) fn load(&self, dataset: &Dataset, pieces: &[SelectedPiece]) -> Option<Vec<SelectedPiece>> {
+    pub(super) fn load(&self, pieces: &[SelectedPiece]) -> Option<Vec<SelectedPiece>> {
         let path = self.path();
-        let bytes = match read(&path, most_bytes(dataset, pieces)) {
+        let bytes = match read(&path, most_bytes(pieces)) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
@@ -80,7 +80,7 @@ impl Place {
                 return None;
             }
         };
-        match parse(&bytes, self.key, dataset, pieces) {
+        match parse(&bytes, self.key, pieces) {
             Ok(rows) => Some(rows),
             Err(reason) => {
                 tracing::warn!(file = %path.display(), reason, "a stored selection is damaged and is made anew");
@@ -89,9 +89,9 @@ impl Place {
         }
     }
 
-    /// Stores the rows. Training does not fail where this does.
-    pub(super) fn save(&self, dataset: &Dataset, pieces: &[SelectedPiece]) {
-        let Some(bytes) = format(self.key, dataset, pieces) else {
+    /// Stores the rows that are left of those of `pieces`. Training does not fail where this does.
+    pub(super) fn save(&self, pieces: &[SelectedPiece], left: &[SelectedPiece]) {
+        let Some(bytes) = format(self.key, pieces, left) else {
             return;
         };
         let path = self.path();
@@ -112,9 +112,8 @@ impl Place {
 }
 
 /// Bytes that a file of these row groups has at most.
-fn most_bytes(dataset: &Dataset, pieces: &[SelectedPiece]) -> u64 {
-    let rows = |piece: &SelectedPiece| dataset.pieces()[piece.piece as usize].rows;
-    let each = pieces.iter().map(|piece| PIECE_BYTES + bitmap_bytes(rows(piece)));
+fn most_bytes(pieces: &[SelectedPiece]) -> u64 {
+    let each = pieces.iter().map(|piece| PIECE_BYTES + bitmap_bytes(piece.rows.len()));
     let all = each.fold(0u64, u64::saturating_add);
     all.saturating_add((HEAD_BYTES + CHECKSUM_BYTES) as u64)
 }
@@ -134,36 +133,32 @@ fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 }
 
 /// The bytes of a file; `None` for row groups too long for it.
-fn format(key: u128, dataset: &Dataset, pieces: &[SelectedPiece]) -> Option<Vec<u8>> {
+fn format(key: u128, pieces: &[SelectedPiece], left: &[SelectedPiece]) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     bytes.extend(MAGIC);
     bytes.extend(VERSION.to_le_bytes());
     bytes.extend(key.to_le_bytes());
-    bytes.extend(u32::try_from(pieces.len()).ok()?.to_le_bytes());
-    for piece in pieces {
+    bytes.extend(u32::try_from(left.len()).ok()?.to_le_bytes());
+    for piece in left {
         bytes.extend(piece.piece.to_le_bytes());
-        let rows = dataset.pieces()[piece.piece as usize].rows;
-        let RowSet::Bitmap(bitmap) = &piece.rows else {
+        let place = pieces.binary_search_by_key(&piece.piece, |own| own.piece).ok()?;
+        let given = &pieces[place].rows;
+        let rows = given.len();
+        if piece.rows.len() == rows {
             bytes.push(ALL);
             continue;
-        };
+        }
         if rows > MOST_ROWS {
             return None;
         }
-        let runs = format_runs(bitmap.bits());
+        let bits = places(given, &piece.rows)?;
+        let runs = format_runs(&bits);
         if (runs.len() as u64) < bitmap_bytes(rows) {
             bytes.push(RUNS);
             bytes.extend(runs);
         } else {
             bytes.push(BITMAP);
-            bytes.extend(
-                bitmap
-                    .bits()
-                    .sliced()
-                    .as_slice()
-                    .iter()
-                    .take(bitmap_bytes(rows) as usize),
-            );
+            bytes.extend(bits.values().iter().take(bitmap_bytes(rows) as usize));
             // What stands in the last byte behind the last row is not told.
             if let (Some(last), 1..) = (bytes.last_mut(), rows % 8) {
                 *last &= (1 << (rows % 8)) - 1;
@@ -172,6 +167,20 @@ fn format(key: u128, dataset: &Dataset, pieces: &[SelectedPiece]) -> Option<Vec<
     }
     bytes.extend(xxh3_64(&bytes).to_le_bytes());
     Some(bytes)
+}
+
+/// A bit for each of the given rows: whether it is left.
+fn places(given: &RowSet, left: &RowSet) -> Option<BooleanBuffer> {
+    let rows = usize::try_from(given.len()).ok()?;
+    let mut bits = BooleanBufferBuilder::new(rows);
+    for run in left.iter_runs(0..left.len()) {
+        // A run of rows that are left is one of rows that were given.
+        let first = given.indices_of(run.start).start as usize;
+        bits.append_n(first.checked_sub(bits.len())?, false);
+        bits.append_n((run.end - run.start) as usize, true);
+    }
+    bits.append_n(rows.checked_sub(bits.len())?, false);
+    Some(bits.finish())
 }
 
 /// Number of runs, then for each the rows since the end of the one before and those in it.
@@ -201,7 +210,7 @@ fn write_number(mut number: u64, bytes: &mut Vec<u8>) {
 type Parsed<T> = Result<T, &'static str>;
 
 /// The row groups in a file, which must be some of `pieces`, with rows that are theirs.
-fn parse(bytes: &[u8], key: u128, dataset: &Dataset, pieces: &[SelectedPiece]) -> Parsed<Vec<SelectedPiece>> {
+fn parse(bytes: &[u8], key: u128, pieces: &[SelectedPiece]) -> Parsed<Vec<SelectedPiece>> {
     let split = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or("it is too short")?;
     let (body, checksum) = bytes.split_at(split);
     if checksum != xxh3_64(body).to_le_bytes() {
@@ -228,21 +237,13 @@ fn parse(bytes: &[u8], key: u128, dataset: &Dataset, pieces: &[SelectedPiece]) -
         let given = *in_question
             .get(&piece)
             .ok_or("it has a row group that is not in question")?;
-        let all = dataset.pieces()[piece as usize].rows;
-        let bits = match bytes.take(1)?[0] {
-            ALL => None,
+        let all = given.len();
+        let rows = match bytes.take(1)?[0] {
+            ALL => given.clone(),
             _ if all > MOST_ROWS => return Err("it has a bitmap of too many rows"),
-            RUNS => Some(bytes.runs(all)?),
-            BITMAP => Some(bytes.bitmap(all)?),
+            RUNS => given.narrow(&bytes.runs(all)?),
+            BITMAP => given.narrow(&bytes.bitmap(all)?),
             _ => return Err("it has rows in an unknown form"),
-        };
-        let rows = match (bits, given) {
-            (None, RowSet::All(rows)) => RowSet::All(*rows),
-            (None, _) => return Err("it has rows that are not in question"),
-            (Some(bits), RowSet::Bitmap(own)) if (&bits & own.bits()) != bits => {
-                return Err("it has rows that are not in question");
-            }
-            (Some(bits), _) => RowSet::Bitmap(Bitmap::new(bits)),
         };
         if rows.is_empty() {
             return Err("it has a row group without rows");

@@ -1,7 +1,7 @@
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use squall_dataset::DatasetUrl;
+use squall_dataset::{Dataset, DatasetUrl};
 use squall_testkit::{Layout, Table};
 
 use super::*;
@@ -50,17 +50,18 @@ proptest! {
     #[test]
     fn what_is_stored_is_loaded(pieces in selection()) {
         let all = all_pieces(&DATASET);
-        let bytes = format(KEY, &DATASET, &pieces).expect("a file");
-        prop_assert!(bytes.len() as u64 <= most_bytes(&DATASET, &all));
-        let parsed = parse(&bytes, KEY, &DATASET, &all).expect("rows");
+        let bytes = format(KEY, &all, &pieces).expect("a file");
+        prop_assert!(bytes.len() as u64 <= most_bytes(&all));
+        let parsed = parse(&bytes, KEY, &all).expect("rows");
         prop_assert_eq!(rows_of(&parsed), rows_of(&pieces));
-        // Of fewer rows in question only some are accepted.
-        let fewer = parse(&bytes, KEY, &DATASET, &pieces).expect("rows");
+        // Where only these were in question, all are left.
+        let bytes = format(KEY, &pieces, &pieces).expect("a file");
+        let fewer = parse(&bytes, KEY, &pieces).expect("rows");
         prop_assert_eq!(rows_of(&fewer), rows_of(&pieces));
         if let Some((_, others)) = pieces.split_first() {
-            prop_assert!(parse(&bytes, KEY, &DATASET, others).is_err());
+            prop_assert!(parse(&bytes, KEY, others).is_err());
         }
-        prop_assert!(parse(&bytes, KEY + 1, &DATASET, &all).is_err());
+        prop_assert!(parse(&bytes, KEY + 1, &all).is_err());
     }
 
     #[test]
@@ -70,7 +71,7 @@ proptest! {
         cut: Option<prop::sample::Index>,
     ) {
         let all = all_pieces(&DATASET);
-        let mut bytes = format(KEY, &DATASET, &pieces).expect("a file");
+        let mut bytes = format(KEY, &all, &pieces).expect("a file");
         for (place, byte) in changes {
             let place = place.index(bytes.len());
             bytes[place] = byte;
@@ -78,7 +79,7 @@ proptest! {
         if let Some(cut) = cut {
             bytes.truncate(cut.index(bytes.len()));
         }
-        for piece in parse(&signed(bytes), KEY, &DATASET, &all).unwrap_or_default() {
+        for piece in parse(&signed(bytes), KEY, &all).unwrap_or_default() {
             let rows = DATASET.pieces()[piece.piece as usize].rows;
             prop_assert!((1..=rows).contains(&piece.rows.len()));
             prop_assert!(piece.rows.nth(piece.rows.len() - 1) < rows);
@@ -97,7 +98,7 @@ fn lengths_are_checked_before_they_are_allocated() {
         bytes.extend(0u32.to_le_bytes());
         bytes.extend(rows);
         bytes.extend([0; CHECKSUM_BYTES]);
-        parse(&signed(bytes), KEY, &DATASET, &all).map(|pieces| rows_of(&pieces))
+        parse(&signed(bytes), KEY, &all).map(|pieces| rows_of(&pieces))
     };
     assert_eq!(file(&[RUNS, 1, 2, 3]), Ok(vec![(0, vec![2, 3, 4])]));
     assert_eq!(file(&[BITMAP, 0b101, 0x80]), Ok(vec![(0, vec![0, 2, 15])]));
