@@ -10,6 +10,7 @@ use squall_schema::{Error, Field, Result, Schema};
 
 use crate::bad_rows::OnBadRow;
 use crate::ledger::Ledger;
+use crate::map::{DEFAULT_CACHE_BYTES, MapDataset};
 use crate::mix::{Ending, Mix, member_seed};
 use crate::ngram::NGram;
 use crate::order::{OrderOptions, Shuffle};
@@ -62,6 +63,25 @@ pub fn make_batch_reader(url: impl Into<String>) -> ReaderBuilder<BatchReader> {
     ReaderBuilder::new(url.into())
 }
 
+/// Opens a dataset to read rows by their index, as a sampler or a loader of your own asks for them: what PyTorch calls a
+/// map-style dataset.
+///
+/// Of the options it takes those that say which rows and columns there are, `transform`, `seed` (for the transform), `workers` and
+/// [`cache_bytes`](ReaderBuilder::cache_bytes). The others concern an order, which it does not have: they are an error.
+///
+/// ```no_run
+/// # fn main() -> squall_schema::Result<()> {
+/// let digits = squall_reader::make_dataset("/data/train").columns(["id", "digit"]).build()?;
+/// let last = digits.get(digits.len() - 1)?;
+/// let some = digits.take(&[17, 3, 17])?;
+/// assert_eq!(some.num_rows(), 3);
+/// # Ok(())
+/// # }
+/// ```
+pub fn make_dataset(url: impl Into<String>) -> ReaderBuilder<MapDataset> {
+    ReaderBuilder::new(url.into())
+}
+
 /// Opens several datasets to read them mixed: each with its weight, in proportions that hold in every 1,000 samples. An
 /// epoch ends by the rule of [`ReaderBuilder::ending`].
 ///
@@ -108,6 +128,7 @@ pub struct ReaderBuilder<R> {
     resume: Option<ReaderState>,
     workers: Option<usize>,
     prefetch: Option<usize>,
+    cache_bytes: Option<u64>,
     reader: PhantomData<R>,
 }
 
@@ -134,6 +155,7 @@ impl<R> ReaderBuilder<R> {
             resume: None,
             workers: None,
             prefetch: None,
+            cache_bytes: None,
             reader: PhantomData,
         }
     }
@@ -444,15 +466,19 @@ impl<R> ReaderBuilder<R> {
         Ok(Opened { plan, io, ledger })
     }
 
+    fn n_workers(&self) -> Result<usize> {
+        match self.workers {
+            Some(0) => Err(Error::invalid("expected at least one worker, found 0")),
+            Some(workers) => Ok(workers),
+            None => Ok(std::thread::available_parallelism().map_or(1, NonZero::get)),
+        }
+    }
+
     /// Opens the dataset and checks all options against it. No data is read yet, but for where-clauses, predicates,
     /// samplers and n-grams.
     pub(crate) fn plan(self) -> Result<(ReadPlan, Arc<Io>)> {
         let share = self.share()?;
-        let workers = match self.workers {
-            Some(0) => return Err(Error::invalid("expected at least one worker, found 0")),
-            Some(workers) => workers,
-            None => std::thread::available_parallelism().map_or(1, NonZero::get),
-        };
+        let workers = self.n_workers()?;
         let io = Arc::new(Io::new()?);
         let saved = self.resume.as_ref().map(ReaderState::options).transpose()?;
         let seed = self.seed.or(saved.as_ref().map(|saved| saved.seed)).unwrap_or(0);
@@ -527,14 +553,14 @@ impl<R> ReaderBuilder<R> {
             }
             return Ok((vec![self.source.open(workers, io, seed, saved)?], None));
         };
-        if let Some(option) = self.source.given() {
+        if let Some(option) = self.source.given(&[]) {
             return Err(Error::invalid(format!(
                 "{option} concerns a dataset: give it to the builders of those that are mixed"
             )));
         }
         let mut sources = Vec::with_capacity(members.len());
         for (place, (member, _)) in members.iter().enumerate() {
-            if let Some(option) = member.run_option() {
+            if let Some(option) = member.run_option(&[]) {
                 return Err(Error::invalid(format!(
                     "{option} concerns the run: give it to the mixture, not to dataset {place} of it"
                 )));
@@ -547,8 +573,8 @@ impl<R> ReaderBuilder<R> {
         Ok((sources, Some(mix)))
     }
 
-    /// The first option that was given and concerns the run, not the dataset.
-    fn run_option(&self) -> Option<&'static str> {
+    /// The first option that was given and concerns the run, not the dataset, and is none of these.
+    fn run_option(&self, allowed: &[&str]) -> Option<&'static str> {
         let given = [
             ("a mixture", self.members.is_some()),
             ("the ending", self.ending.is_some()),
@@ -570,7 +596,10 @@ impl<R> ReaderBuilder<R> {
             ("the number of workers", self.workers.is_some()),
             ("the prefetch", self.prefetch.is_some()),
         ];
-        given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
+        let found = given
+            .into_iter()
+            .find(|(name, given)| *given && !allowed.contains(name));
+        found.map(|(name, _)| name)
     }
 }
 
@@ -628,6 +657,42 @@ impl ReaderBuilder<BatchReader> {
     /// Opens the dataset, checks the options and plans. Batches are read when they are first asked for.
     pub fn build(self) -> Result<BatchReader> {
         Ok(BatchReader::new(self.open()?))
+    }
+}
+
+impl ReaderBuilder<MapDataset> {
+    /// Bytes of decoded pages that are kept, those used last; [`DEFAULT_CACHE_BYTES`] (64 MiB) if not given. They are counted as they
+    /// stand in memory, cells still encoded.
+    ///
+    /// Rows that are asked for one by one in stored order need a page of each column. For random access it should hold the rows
+    /// that are used again. Where a file has no page index, it should hold the column chunks of a row group: they are fetched
+    /// anew otherwise. With 0 every call reads its pages.
+    pub fn cache_bytes(mut self, bytes: u64) -> Self {
+        self.cache_bytes = Some(bytes);
+        self
+    }
+
+    /// Opens the dataset and checks the options. Rows are read when they are asked for.
+    pub fn build(self) -> Result<MapDataset> {
+        let of_run = self.run_option(&["the seed", "the number of workers"]);
+        let of_order = || {
+            self.source.given(&[
+                "the time zone",
+                "the choice of columns",
+                "the choice of rows",
+                "the transform",
+            ])
+        };
+        if let Some(option) = of_run.or_else(of_order) {
+            return Err(Error::invalid(format!(
+                "{option} concerns readers: a map-style dataset gives the rows that it is asked for"
+            )));
+        }
+        let (workers, seed) = (self.n_workers()?, self.seed.unwrap_or(0));
+        let io = Arc::new(Io::new()?);
+        let source = self.source.open(workers, &io, seed, None)?;
+        let cache_bytes = self.cache_bytes.unwrap_or(DEFAULT_CACHE_BYTES);
+        Ok(MapDataset::new(source, io, seed, workers, cache_bytes))
     }
 }
 

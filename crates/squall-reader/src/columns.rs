@@ -62,27 +62,42 @@ impl Columns {
         self.paths.iter().all(Option::is_none)
     }
 
+    /// The fields in these places alone.
+    pub(crate) fn subset(&self, places: &[usize]) -> Result<Self> {
+        let fields = places.iter().map(|place| self.schema.fields()[*place].clone());
+        Ok(Self {
+            schema: Schema::new(fields.collect())?,
+            paths: places.iter().map(|place| self.paths[*place].clone()).collect(),
+            complete: self.complete,
+        })
+    }
+
     /// The leaves of a file that the fields need.
     pub(crate) fn projection(&self, file: &SchemaDescriptor) -> Result<ProjectionMask> {
+        Ok(ProjectionMask::leaves(file, self.leaves(file)?.into_iter().flatten()))
+    }
+
+    /// The leaves of a file that each field needs; none for one that the file does not have.
+    pub(crate) fn leaves(&self, file: &SchemaDescriptor) -> Result<Vec<Vec<usize>>> {
         let mut by_root: HashMap<&str, Vec<usize>> = HashMap::new();
         for (leaf, column) in file.columns().iter().enumerate() {
             let root = column.path().parts().first().map_or("", String::as_str);
             by_root.entry(root).or_default().push(leaf);
         }
-        let mut leaves = Vec::new();
-        for path in self.paths.iter().flatten() {
-            let before = leaves.len();
+        let leaves_of = |path: &Option<Vec<String>>| {
+            let Some(path) = path else { return Ok(Vec::new()) };
             let root = path.first().and_then(|root| by_root.get(root.as_str()));
-            let below = |leaf: &&usize| file.column(**leaf).path().parts().starts_with(path);
-            leaves.extend(root.into_iter().flatten().filter(below));
-            if self.complete && leaves.len() == before {
+            let below = |leaf: &usize| file.column(*leaf).path().parts().starts_with(path);
+            let leaves: Vec<_> = root.into_iter().flatten().copied().filter(below).collect();
+            if self.complete && leaves.is_empty() {
                 return Err(Error::corrupt(format!(
                     "the file has no column {:?}, though the dataset has it",
                     path.join(".")
                 )));
             }
-        }
-        Ok(ProjectionMask::leaves(file, leaves))
+            Ok(leaves)
+        };
+        self.paths.iter().map(leaves_of).collect()
     }
 
     /// The column of the field in this place, from what was decoded of a file: nulls where the file has none. `None` for a

@@ -87,20 +87,8 @@ impl Decoder {
             None => return Err(Error::corrupt("the row group has fewer rows than its footer says")),
         };
         let rows = batch.num_rows();
-        let schema = self.columns.schema();
-        let column = |(place, field): (usize, &Field)| -> Result<ArrayRef> {
-            if let Some(column) = self.columns.find(place, &batch) {
-                let at = |error: Error| self.in_row_group(error);
-                let column = self.calendar.to_gregorian(&column?);
-                let column = column.map_err(|error| at(error.at("column", &field.name)))?;
-                return normalise(&column, field).map_err(at);
-            }
-            let value = self.partition.iter().find(|(own, _)| own.name == field.name);
-            let (_, value) = value.ok_or_else(|| Error::internal(format!("no directory names {:?}", field.name)))?;
-            column_from_values(field, &vec![value; rows])
-        };
-        let columns = schema.fields().iter().enumerate().map(column);
-        let batch = record_batch(schema, columns.collect::<Result<_>>()?, rows)?;
+        let batch = canonical(&batch, &self.columns, &self.partition, &self.calendar);
+        let batch = batch.map_err(|error| self.in_row_group(error))?;
         self.rows = skip_rows(&self.rows, rows as u64);
         Ok(batch)
     }
@@ -114,6 +102,29 @@ impl Decoder {
             None => error,
         }
     }
+}
+
+/// The columns in their canonical types, from what was decoded of a file and what the directory names say. An error names the
+/// row of the batch.
+pub(crate) fn canonical(
+    batch: &RecordBatch,
+    columns: &Columns,
+    partition: &[(Field, Value)],
+    calendar: &HybridCalendar,
+) -> Result<RecordBatch> {
+    let (schema, rows) = (columns.schema(), batch.num_rows());
+    let column = |(place, field): (usize, &Field)| -> Result<ArrayRef> {
+        if let Some(column) = columns.find(place, batch) {
+            let column = calendar.to_gregorian(&column?);
+            let column = column.map_err(|error| error.at("column", &field.name))?;
+            return normalise(&column, field);
+        }
+        let value = partition.iter().find(|(own, _)| own.name == field.name);
+        let (_, value) = value.ok_or_else(|| Error::internal(format!("no directory names {:?}", field.name)))?;
+        column_from_values(field, &vec![value; rows])
+    };
+    let fields = schema.fields().iter().enumerate().map(column);
+    record_batch(schema, fields.collect::<Result<_>>()?, rows)
 }
 
 /// The runs without their first `skip` rows.

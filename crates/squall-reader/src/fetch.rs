@@ -9,7 +9,8 @@ use futures::FutureExt;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use parquet::file::page_index::offset_index::PageLocation;
 use parquet::file::reader::{ChunkReader, Length};
 use squall_dataset::{Dataset, Piece, footer};
 use squall_schema::calendar::HybridCalendar;
@@ -142,36 +143,63 @@ fn byte_ranges(
         if !projection.leaf_included(leaf) {
             continue;
         }
-        let at = |error: Error| error.at("column", column.column_path());
-        // Footers are untrusted, and parquet itself asserts what is checked here.
-        let first_page = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
-        let chunk = range_in_file(first_page, column.compressed_size(), file_size).map_err(at)?;
-        match offset_index
-            .and_then(|index| index.get(leaf))
-            .map(|index| index.page_locations())
-        {
-            Some(pages) if !pages.is_empty() => {
-                let (mut next_row, mut next_byte) = (0, chunk.start);
-                for page in pages {
-                    let bytes =
-                        range_in_file(page.offset, i64::from(page.compressed_page_size), file_size).map_err(at)?;
-                    if page.first_row_index < next_row || bytes.start < next_byte {
-                        return Err(at(Error::corrupt("the offset index is not in the order of the pages")));
-                    }
-                    (next_row, next_byte) = (page.first_row_index, bytes.end);
-                }
-                // The dictionary page, where there is one, stands before the first data page and is always needed.
-                let first = u64::try_from(pages[0].offset).unwrap_or(chunk.start);
-                if first > chunk.start {
-                    ranges.push(chunk.start..first);
-                }
+        let pages = offset_index.and_then(|index| index.get(leaf));
+        let chunk = Chunk::new(column, pages.map(|index| index.page_locations()), file_size)?;
+        match chunk.pages {
+            Some(pages) => {
+                ranges.extend(chunk.dictionary);
                 ranges.extend(selection.scan_ranges(pages));
             }
-            _ => ranges.push(chunk),
+            None => ranges.push(chunk.bytes),
         }
     }
     ranges.sort_by_key(|range| range.start);
     Ok(ranges)
+}
+
+/// Where the bytes of a column chunk stand in its file, checked: footers are untrusted, and parquet itself asserts what is
+/// checked here.
+pub(crate) struct Chunk<'a> {
+    /// All of it.
+    pub(crate) bytes: Range<u64>,
+    /// The dictionary page where the offset index tells it from the data pages. Whoever reads any page needs it.
+    pub(crate) dictionary: Option<Range<u64>>,
+    /// Its data pages, if the file has an offset index.
+    pub(crate) pages: Option<&'a [PageLocation]>,
+}
+
+impl<'a> Chunk<'a> {
+    pub(crate) fn new(
+        column: &ColumnChunkMetaData,
+        pages: Option<&'a Vec<PageLocation>>,
+        file_size: u64,
+    ) -> Result<Self> {
+        let at = |error: Error| error.at("column", column.column_path());
+        let first_page = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+        let bytes = range_in_file(first_page, column.compressed_size(), file_size).map_err(at)?;
+        let Some(pages) = pages.filter(|pages| !pages.is_empty()) else {
+            return Ok(Self {
+                bytes,
+                dictionary: None,
+                pages: None,
+            });
+        };
+        let (mut next_row, mut next_byte) = (0, bytes.start);
+        for page in pages {
+            let bytes = range_in_file(page.offset, i64::from(page.compressed_page_size), file_size).map_err(at)?;
+            if page.first_row_index < next_row || bytes.start < next_byte {
+                return Err(at(Error::corrupt("the offset index is not in the order of the pages")));
+            }
+            (next_row, next_byte) = (page.first_row_index, bytes.end);
+        }
+        // The dictionary page, where there is one, stands before the first data page.
+        let first = u64::try_from(pages[0].offset).unwrap_or(bytes.start);
+        Ok(Self {
+            dictionary: (first > bytes.start).then_some(bytes.start..first),
+            bytes,
+            pages: Some(pages),
+        })
+    }
 }
 
 pub(crate) fn range_in_file(offset: i64, length: i64, file_size: u64) -> Result<Range<u64>> {
@@ -193,6 +221,7 @@ pub(crate) struct SparseBytes {
 }
 
 impl SparseBytes {
+    /// These parts, each with its first byte's place; ascending.
     pub(crate) fn new(chunks: Vec<(u64, Bytes)>, file_size: u64) -> Self {
         Self {
             chunks: chunks.into(),

@@ -69,6 +69,7 @@ mod questions;
 
 mod builder;
 mod epochs;
+mod map;
 mod reader;
 mod verify;
 
@@ -82,9 +83,12 @@ pub mod expr {
 }
 
 pub use bad_rows::{BadRow, OnBadRow};
-pub use builder::{DEFAULT_BATCH_SIZE, Partition, ReaderBuilder, make_batch_reader, make_mixed_reader, make_reader};
+pub use builder::{
+    DEFAULT_BATCH_SIZE, Partition, ReaderBuilder, make_batch_reader, make_dataset, make_mixed_reader, make_reader,
+};
 pub use epochs::{Epoch, Epochs};
 pub use ledger::{Ledger, LedgerEntry, LedgerWriter};
+pub use map::{DEFAULT_CACHE_BYTES, MapDataset, MapStats};
 pub use mix::{BLOCK as MIX_BLOCK, Ending, Mix};
 pub use ngram::{NGram, Threshold};
 pub use order::{ORDER_VERSION, Order, OrderOptions, Samples, Segment, Shuffle};

@@ -86,7 +86,7 @@ pub struct SampleBatch {
     pub ids: Vec<RowId>,
     /// The columns, in their canonical Arrow types.
     pub columns: RecordBatch,
-    substitutes: Vec<(u64, u32, u64)>,
+    pub(crate) substitutes: Vec<(u64, u32, u64)>,
 }
 
 impl SampleBatch {

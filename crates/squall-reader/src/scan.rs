@@ -121,7 +121,7 @@ impl Scan {
 }
 
 /// The partition fields of a dataset with their values for a piece.
-fn partition_values(dataset: &Dataset, piece: &Piece) -> Arc<[(Field, Value)]> {
+pub(crate) fn partition_values(dataset: &Dataset, piece: &Piece) -> Arc<[(Field, Value)]> {
     let values = dataset.file_of(piece).partition.iter().cloned();
     dataset.partition_fields().iter().cloned().zip(values).collect()
 }

@@ -104,9 +104,16 @@ impl Source {
     }
 }
 
+impl Source {
+    /// Whether a column has cells that are decoded.
+    pub(crate) fn has_cells(&self) -> bool {
+        self.decoded.fields().iter().any(|field| field.codec.is_some())
+    }
+}
+
 impl SourceOptions {
-    /// The first option that was given.
-    pub(crate) fn given(&self) -> Option<&'static str> {
+    /// The first option that was given and is none of these.
+    pub(crate) fn given(&self, allowed: &[&str]) -> Option<&'static str> {
         let given = [
             ("the time zone", self.time_zone.is_some()),
             ("the choice of columns", self.view.is_given()),
@@ -118,7 +125,10 @@ impl SourceOptions {
             ("the number of lanes", self.lanes.is_some()),
             ("the window", self.window.is_some()),
         ];
-        given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
+        let found = given
+            .into_iter()
+            .find(|(name, given)| *given && !allowed.contains(name));
+        found.map(|(name, _)| name)
     }
 
     /// Opens the dataset and checks the options against it. No data is read but for the selection of rows.

@@ -114,6 +114,11 @@ impl TransformSpec {
         !matches!(self.function, Function::None) || !self.removed.is_empty() || self.selected.is_some()
     }
 
+    /// Whether its closure sees a batch as a whole.
+    pub(crate) fn is_per_batch(&self) -> bool {
+        matches!(self.function, Function::Batch(_))
+    }
+
     /// The schema behind the closure.
     pub fn schema(&self, source: &Schema) -> Result<Schema> {
         if self.selected.is_some() && !self.removed.is_empty() {

@@ -269,7 +269,7 @@ impl Context {
 }
 
 /// Says which stored row the row of a batch is.
-fn name_row(error: Error, source: &Source, ids: &[RowId]) -> Error {
+pub(crate) fn name_row(error: Error, source: &Source, ids: &[RowId]) -> Error {
     let row = error.place("batch row").and_then(|row| row.parse::<usize>().ok());
     let Some(id) = row.and_then(|row| ids.get(row)) else {
         return error;
@@ -285,7 +285,8 @@ fn name_row(error: Error, source: &Source, ids: &[RowId]) -> Error {
         .at("URL", dataset.url())
 }
 
-fn guard<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+/// A panic in the work becomes an error.
+pub(crate) fn guard<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let panicked = |panic: Box<dyn std::any::Any + Send>| {
         Err(Error::internal(format!("a worker panicked: {}", panic_text(&*panic))))
     };

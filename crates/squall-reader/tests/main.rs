@@ -5,6 +5,7 @@ mod damage;
 mod filter;
 mod ledger;
 mod legacy;
+mod map;
 mod mixing;
 mod order;
 #[cfg(feature = "filter")]

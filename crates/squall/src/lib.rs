@@ -7,7 +7,7 @@
 //!
 //! | feature | what it brings |
 //! |---|---|
-//! | `reader` (default) | [`make_reader`], [`make_batch_reader`], [`Loader`] |
+//! | `reader` (default) | [`make_reader`], [`make_batch_reader`], [`make_dataset`], [`Loader`] |
 //! | `filter` | where-clauses in the reader |
 //! | `convert` | [`convert`]: the converter, with DataFusion embedded |
 //! | `torch` | [`torch`]: batches as libtorch tensors |
@@ -58,9 +58,9 @@ pub use squall_loader::{Host, HostBatch, HostColumn, HostTensor, IntoLoader, Loa
 #[cfg(feature = "reader")]
 pub use squall_reader::{
     BadRow, BatchReader, Delivery, Ending, Epoch, EpochPlan, Epochs, Ledger, LedgerMismatch, LedgerReport, LedgerRow,
-    NGram, OnBadRow, Order, OrderOptions, Partition, Predicate, Reader, ReaderBuilder, ReaderState, Reduce, Remainder,
+    MapDataset, MapStats, NGram, OnBadRow, Order, OrderOptions, Partition, Predicate, Reader, ReaderBuilder, ReaderState, Reduce, Remainder,
     RowGroupSelector, SampleBatch, SampleOrigin, Sampler, Samples, SelectionReport, SelectionSource, Share, Shuffle,
-    Split, Threshold, Topology, TransformSpec, make_batch_reader, make_mixed_reader, make_reader, verify_ledger,
+    Split, Threshold, Topology, TransformSpec, make_batch_reader, make_dataset, make_mixed_reader, make_reader, verify_ledger,
 };
 
 /// How values are encoded in binary cells.
