@@ -6,10 +6,15 @@
 mod convert;
 mod inspect;
 mod json;
+mod options;
+mod picture;
+mod plan;
 mod read;
 mod rows;
 
+use std::fs;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -27,6 +32,7 @@ struct Cli {
 enum Command {
     Convert(convert::Convert),
     Inspect(inspect::Inspect),
+    Plan(Box<plan::Plan>),
     Read(Box<read::Read>),
 }
 
@@ -57,11 +63,24 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// Writes a file beside its place and moves it there: a crash leaves what was there, or all that is new.
+fn save(path: &Path, text: &str, what: &str) -> Result<(), Error> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".tmp");
+    let saved = fs::write(&beside, text).and_then(|()| fs::rename(&beside, path));
+    saved.map_err(|error| {
+        Error::new(ErrorKind::Storage, format!("cannot write {what}"))
+            .at("file", path.display())
+            .with_source(error)
+    })
+}
+
 fn main() -> ExitCode {
     // Clap prints its own errors, and exits with 2 where the usage is wrong.
     let done = match Cli::parse().command {
         Command::Convert(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Plan(command) => command.run(),
         Command::Read(command) => command.run(),
     };
     match done {

@@ -2,18 +2,17 @@
 
 use std::fs;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use squall::{
-    BatchReader, Error, ErrorKind, Partition, ReaderState, Remainder, Row, SampleBatch, Shuffle, columns,
-    make_batch_reader,
+    BatchReader, Error, ErrorKind, Partition, ReaderState, Row, SampleBatch, Shuffle, columns, make_batch_reader,
 };
 
-use crate::Failure;
 use crate::json::{self, Arrays};
-use crate::rows::Rows;
+use crate::options::ReadOptions;
+use crate::{Failure, save};
 
 /// Reads a dataset as one rank of a training run would, and prints its rows.
 #[derive(Args)]
@@ -21,53 +20,17 @@ use crate::rows::Rows;
     after_help = "Example:\n  squall read /data/train --rank 0 --world-size 2 --seed 7 --columns id,label --format jsonl | head"
 )]
 pub(crate) struct Read {
-    /// The dataset: a path or a URL
-    url: String,
+    #[command(flatten)]
+    options: ReadOptions,
     /// This rank, from 0
     #[arg(long, default_value_t = 0)]
     rank: u64,
-    /// Number of ranks
-    #[arg(long, default_value_t = 1)]
-    world_size: u64,
     /// How often the rows are read
     #[arg(long, default_value_t = 1)]
     epochs: u64,
-    /// Seed of the order [default: 0, or that of --state-in]
-    #[arg(long)]
-    seed: Option<u64>,
     /// Rows come as they are stored
     #[arg(long)]
     no_shuffle: bool,
-    /// Rows of a batch of one rank [default: 64]
-    #[arg(long, value_name = "ROWS", conflicts_with = "global_batch")]
-    batch_size: Option<u64>,
-    /// Rows of a batch of all ranks together
-    #[arg(long, value_name = "ROWS")]
-    global_batch: Option<u64>,
-    /// Columns to read, in this order [default: all]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    columns: Option<Vec<String>>,
-    /// Read the columns whose whole names match one of these regular expressions
-    #[arg(long, value_name = "RE")]
-    columns_matching: Vec<String>,
-    /// Take structs apart: a column a with a member b is read as a.b
-    #[arg(long)]
-    flatten_structs: bool,
-    /// The zone of times in directory names, as Spark's session had it: Europe/Zurich, +02:00
-    #[arg(long, value_name = "ZONE", default_value = "UTC")]
-    time_zone: String,
-    /// Places of the dataset that are read side by side [default: 32]
-    #[arg(long)]
-    lanes: Option<u64>,
-    /// Rows that are shuffled together in a lane [default: as many as make 4 MiB]
-    #[arg(long, value_name = "ROWS")]
-    window: Option<u64>,
-    /// What happens to rows at the end of an epoch that do not fill a global batch
-    #[arg(long, value_enum, default_value = "keep")]
-    remainder: RemainderFlag,
-    /// How rows are divided among the ranks
-    #[arg(long, value_enum, default_value = "even")]
-    partition: PartitionFlag,
     /// Go on where this state was saved
     #[arg(long, value_name = "FILE")]
     state_in: Option<PathBuf>,
@@ -83,26 +46,6 @@ pub(crate) struct Read {
     /// How arrays are printed
     #[arg(long, value_enum, default_value = "digest")]
     arrays: Arrays,
-    #[command(flatten)]
-    rows: Rows,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum RemainderFlag {
-    /// They are left out
-    Drop,
-    /// The batch is filled with rows from the beginning, marked "padded"
-    Pad,
-    /// The last batch is short
-    Keep,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum PartitionFlag {
-    /// Equal slices of each global batch
-    Even,
-    /// Whole row groups, as Petastorm does
-    RowGroups,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -140,65 +83,24 @@ impl Read {
         }
         out.flush()?;
         if let Some(path) = &self.state_out {
-            save(
-                path,
-                &(reader.state().to_json()
-                    + "
-"),
-            )?;
+            save(path, &(reader.state().to_json() + "\n"), "the state")?;
         }
         Ok(())
     }
 
     fn reader(&self) -> Result<BatchReader, Error> {
-        if let (Some(_), PartitionFlag::RowGroups) = (&self.state_out, self.partition) {
+        if let (Some(_), Partition::RowGroups) = (&self.state_out, self.options.partition()) {
             return Err(Error::invalid(
                 "ranks that partition row groups are not in lock-step: there is no state to save",
             ));
         }
-        let mut reader = make_batch_reader(&self.url)
-            .rank(self.rank, self.world_size)
-            .epochs(self.epochs)
-            .remainder(match self.remainder {
-                RemainderFlag::Drop => Remainder::Drop,
-                RemainderFlag::Pad => Remainder::Pad,
-                RemainderFlag::Keep => Remainder::Keep,
-            })
-            .partition(match self.partition {
-                PartitionFlag::Even => Partition::Even,
-                PartitionFlag::RowGroups => Partition::RowGroups,
-            });
+        let mut reader = self.options.apply(make_batch_reader(&self.options.url), self.rank)?;
+        reader = reader.epochs(self.epochs);
         if self.no_shuffle {
             reader = reader.shuffle(Shuffle::None);
         }
-        if let Some(seed) = self.seed {
-            reader = reader.seed(seed);
-        }
-        if let Some(rows) = self.batch_size {
-            reader = reader.batch_size(rows);
-        }
-        if let Some(rows) = self.global_batch {
-            reader = reader.global_batch(rows);
-        }
-        if let Some(names) = &self.columns {
-            reader = reader.columns(names.iter().map(|name| name.trim()));
-        }
         if let Arrays::Digest = self.arrays {
             reader = reader.keep_encoded(json::needs_cells);
-        }
-        reader = reader.time_zone(&self.time_zone);
-        if self.flatten_structs {
-            reader = reader.flatten_structs();
-        }
-        if !self.columns_matching.is_empty() {
-            reader = reader.columns_matching(&self.columns_matching);
-        }
-        reader = self.rows.apply(reader)?;
-        if let Some(lanes) = self.lanes {
-            reader = reader.lanes(lanes);
-        }
-        if let Some(rows) = self.window {
-            reader = reader.window(rows);
         }
         if let Some(path) = &self.state_in {
             let text = fs::read_to_string(path);
@@ -228,16 +130,4 @@ impl Read {
         }
         Ok(())
     }
-}
-
-/// Writes a file beside its place and moves it there: a crash leaves the old state or the new one.
-fn save(path: &Path, text: &str) -> Result<(), Error> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".tmp");
-    let saved = fs::write(&beside, text).and_then(|()| fs::rename(&beside, path));
-    saved.map_err(|error| {
-        Error::new(ErrorKind::Storage, "cannot write the state")
-            .at("file", path.display())
-            .with_source(error)
-    })
 }

@@ -1,9 +1,9 @@
-//! The flags of `squall read` that say which rows are read.
+//! The flags that say which rows are read.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use squall::{BatchReader, Error, Predicate, ReaderBuilder, RowGroupSelector, Split};
+use squall::{Error, Predicate, ReaderBuilder, RowGroupSelector, Split};
 
 #[derive(Args)]
 #[command(next_help_heading = "Rows")]
@@ -53,7 +53,7 @@ enum SplitRule {
 }
 
 impl Rows {
-    pub(crate) fn apply(&self, mut reader: ReaderBuilder<BatchReader>) -> Result<ReaderBuilder<BatchReader>, Error> {
+    pub(crate) fn apply<R>(&self, mut reader: ReaderBuilder<R>) -> Result<ReaderBuilder<R>, Error> {
         if let Some(sql) = &self.filter {
             reader = reader.filter(sql);
         }
@@ -82,12 +82,7 @@ impl Rows {
         })
     }
 
-    fn split(
-        &self,
-        reader: ReaderBuilder<BatchReader>,
-        fractions: &[f64],
-        subset: usize,
-    ) -> Result<ReaderBuilder<BatchReader>, Error> {
+    fn split<R>(&self, reader: ReaderBuilder<R>, fractions: &[f64], subset: usize) -> Result<ReaderBuilder<R>, Error> {
         let split = match (self.split_rule, &self.split_by) {
             (SplitRule::Petastorm, Some(column)) if self.split_seed.is_none() => {
                 return Ok(reader.predicate(Predicate::in_pseudorandom_split(fractions, subset, column)));

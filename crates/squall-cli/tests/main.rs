@@ -68,7 +68,7 @@ fn converted() -> Converted {
 
 #[test]
 fn help_has_examples() {
-    for command in ["convert", "inspect", "read"] {
+    for command in ["convert", "inspect", "plan", "read"] {
         let help = succeed(&[command, "--help"]);
         assert!(help.contains(&format!("Example:\n  squall {command} ")), "{help}");
     }
@@ -786,4 +786,71 @@ fn same(found: &Value, expected: &Value) -> bool {
         (Value::Bool(_) | Value::Null, _) => found == expected,
         _ => same_scalar(found, expected),
     }
+}
+
+#[test]
+fn a_plan_is_text_json_and_a_picture() {
+    let table = converted();
+    let flags = ["plan", &table.url, "--batch-size", "5", "--lanes", "3", "--window", "8"];
+    let plan = |more: &[&str]| succeed(&[&flags[..], more].concat());
+    let found: Value =
+        serde_json::from_str(&plan(&["--world-size", "2", "--epochs", "3", "--format", "json"])).expect("JSON");
+    assert_eq!(
+        (&found["steps"], &found["steps_of_all_epochs"]),
+        (&json!(12), &json!(36))
+    );
+    assert_eq!(
+        (&found["rows"], &found["delivered"]),
+        (&json!(table.n_rows), &json!(table.n_rows))
+    );
+    let ranks = found["ranks"].as_array().expect("ranks");
+    for (rank, expected) in ranks.iter().enumerate() {
+        let rank = rank.to_string();
+        let same = &[
+            "--rank",
+            &rank,
+            "--world-size",
+            "2",
+            "--batch-size",
+            "5",
+            "--lanes",
+            "3",
+            "--window",
+            "8",
+        ];
+        let read: Value = serde_json::from_str(&succeed(
+            &[&["read", &table.url, "--format", "none"], &same[..]].concat(),
+        ))
+        .expect("JSON");
+        assert_eq!(
+            (&read["rows"], &read["batches"]),
+            (&expected["rows"], &expected["steps"])
+        );
+    }
+    let quality = |shuffle: &str| {
+        let found: Value = serde_json::from_str(&plan(&["--shuffle", shuffle, "--format", "json"])).expect("JSON");
+        found["quality"]["quality"].as_f64().expect("a number")
+    };
+    assert!(quality("none") < quality("windows") && quality("full") > 0.7);
+    // Few ranks have a line each, of many there are three lines.
+    let lines = |more: &[&str]| plan(more).lines().count();
+    let one = lines(&["--world-size", "1"]);
+    assert_eq!(lines(&["--world-size", "8"]), one + 7);
+    assert_eq!(lines(&["--world-size", "1024"]), one + 2);
+    assert_eq!(lines(&["--world-size", "1024", "--all-ranks"]), one + 1023);
+
+    let file = table._directory.path().join("epoch.svg");
+    let file = file.to_str().expect("UTF-8");
+    assert_eq!(plan(&["--world-size", "4", "--format", "svg", "--output", file]), "");
+    let picture = std::fs::read_to_string(file).expect("the picture");
+    assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n") && picture.contains("rank 3"));
+    assert!(fail(2, &["plan", &table.url, "--batch-size", "0"]).contains("found 0"));
+    assert!(
+        fail(
+            2,
+            &["plan", &table.url, "--partition", "row-groups", "--world-size", "99"]
+        )
+        .contains("row groups")
+    );
+    fail(1, &["plan", "/nonexistent"]);
 }

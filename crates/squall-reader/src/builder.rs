@@ -9,6 +9,7 @@ use std::sync::Arc;
 use squall_schema::{Error, Field, Result, Schema};
 
 use crate::bad_rows::OnBadRow;
+use crate::forecast::{self, Forecast, ForecastOptions};
 use crate::ledger::Ledger;
 use crate::map::{DEFAULT_CACHE_BYTES, MapDataset};
 use crate::mix::{Ending, Mix, member_seed};
@@ -409,6 +410,27 @@ impl<R> ReaderBuilder<R> {
     pub fn prefetch(mut self, batches: usize) -> Self {
         self.prefetch = Some(batches);
         self
+    }
+
+    /// What an epoch takes of all ranks, without reading it: steps, rows, bytes, memory, and how well it is shuffled. Of the rank
+    /// only the world size matters, which may be larger than any machine at hand; workers and prefetch are those of each rank.
+    ///
+    /// Opens the dataset, selects rows, and reads the footers of all files.
+    ///
+    /// ```no_run
+    /// # fn main() -> squall_schema::Result<()> {
+    /// # use squall_reader::{ForecastOptions, make_batch_reader};
+    /// let reader = make_batch_reader("/data/train").rank(0, 1024).batch_size(64).seed(7);
+    /// let forecast = reader.forecast(&ForecastOptions::default())?;
+    /// println!("{} steps, quality {:.2}", forecast.steps, forecast.quality.quality);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn forecast(mut self, options: &ForecastOptions) -> Result<Forecast> {
+        // Every rank is looked at: the rows stay whole until then.
+        let partition = std::mem::take(&mut self.partition);
+        let (plan, io) = self.plan()?;
+        forecast::of_plan(&plan, &io, partition, options)
     }
 
     fn share(&self) -> Result<Share> {

@@ -130,7 +130,8 @@ pub(crate) fn selection(rows: &[Range<u64>], rows_in_group: u64) -> RowSelection
     RowSelection::from_consecutive_ranges(ranges, rows_in_group as usize)
 }
 
-fn byte_ranges(
+/// The bytes of the pages that hold the rows, in the order of the file.
+pub(crate) fn byte_ranges(
     metadata: &ParquetMetaData,
     row_group: usize,
     projection: &ProjectionMask,

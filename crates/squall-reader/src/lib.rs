@@ -69,6 +69,7 @@ mod questions;
 
 mod builder;
 mod epochs;
+mod forecast;
 mod map;
 mod reader;
 mod verify;
@@ -87,6 +88,7 @@ pub use builder::{
     DEFAULT_BATCH_SIZE, Partition, ReaderBuilder, make_batch_reader, make_dataset, make_mixed_reader, make_reader,
 };
 pub use epochs::{Epoch, Epochs};
+pub use forecast::{Coverage, DeliveryMap, Forecast, ForecastOptions, Memory, Quality, RankForecast};
 pub use ledger::{Ledger, LedgerEntry, LedgerWriter};
 pub use map::{DEFAULT_CACHE_BYTES, MapDataset, MapStats};
 pub use mix::{BLOCK as MIX_BLOCK, Ending, Mix};

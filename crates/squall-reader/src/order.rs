@@ -4,11 +4,13 @@
 //! random access in both directions of time: nothing is replayed. Who reads it (ranks, threads, machines) is not an
 //! input. `docs/order.md` explains it with a picture.
 
-use std::collections::HashMap;
+mod samples;
+
 use std::ops::Range;
 
 use squall_schema::{Error, Result};
 
+pub use self::samples::Samples;
 use crate::random::{Domain, Permutation, below, stream, window_index};
 
 /// Goes up when the same inputs give another order. It is part of a saved state.
@@ -153,7 +155,7 @@ impl Order {
     }
 
     /// The position of a lane's first row.
-    fn lane_start(&self, lane: u64) -> u64 {
+    pub(crate) fn lane_start(&self, lane: u64) -> u64 {
         lane * (self.len() / self.lanes) + lane.min(self.len() % self.lanes)
     }
 
@@ -208,8 +210,18 @@ impl Order {
         }
     }
 
+    /// The pieces, those without a row included.
+    pub(crate) fn n_pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// The piece in this place of the epoch, and its positions.
+    pub(crate) fn piece_at(&self, place: usize) -> (u32, Range<u64>) {
+        (self.pieces[place], self.starts[place]..self.starts[place + 1])
+    }
+
     /// The place in `pieces` that holds this position.
-    fn place_of(&self, position: u64) -> usize {
+    pub(crate) fn place_of(&self, position: u64) -> usize {
         self.starts.partition_point(|start| *start <= position) - 1
     }
 
@@ -248,16 +260,6 @@ impl Order {
         Some(q * self.lanes + lane)
     }
 
-    /// The samples of the epoch as pairs of [`Order::locate`], from both ends.
-    pub fn iter(&self) -> Samples<'_> {
-        Samples {
-            order: self,
-            range: 0..self.len(),
-            front: HashMap::new(),
-            back: HashMap::new(),
-        }
-    }
-
     /// The lane that holds this position.
     fn lane_at(&self, position: u64) -> u64 {
         let (short, longer) = (self.len() / self.lanes, self.len() % self.lanes);
@@ -273,59 +275,6 @@ impl Order {
         let position = self.lane_start(lane) + row;
         let place = self.place_of(position);
         (self.pieces[place], position - self.starts[place])
-    }
-}
-
-/// The samples of an epoch, one after the other: the piece, by its place in the selection, and which of its selected rows.
-///
-/// It keeps the window of each lane where it stands, so that a sample takes O(log pieces) time; skipping costs nothing.
-#[derive(Debug, Clone)]
-pub struct Samples<'a> {
-    order: &'a Order,
-    range: Range<u64>,
-    front: HashMap<u64, (Range<u64>, Permutation)>,
-    back: HashMap<u64, (Range<u64>, Permutation)>,
-}
-
-fn locate(order: &Order, sample: u64, windows: &mut HashMap<u64, (Range<u64>, Permutation)>) -> (u32, u64) {
-    let (lane, q) = order.lane_of(sample);
-    let here = windows.get(&lane).is_some_and(|(rows, _)| rows.contains(&q));
-    if !here {
-        let (window, rows) = order.windows(lane).of(q);
-        let permutation = order.window_permutation(lane, window, &rows);
-        windows.insert(lane, (rows, permutation));
-    }
-    let (rows, permutation) = &windows[&lane];
-    order.locate_unshuffled(lane, rows.start + permutation.get(q - rows.start))
-}
-
-impl Iterator for Samples<'_> {
-    type Item = (u32, u64);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let sample = self.range.next()?;
-        Some(locate(self.order, sample, &mut self.front))
-    }
-
-    fn nth(&mut self, n: usize) -> Option<Self::Item> {
-        let sample = self.range.nth(n)?;
-        Some(locate(self.order, sample, &mut self.front))
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.range.size_hint()
-    }
-}
-
-impl DoubleEndedIterator for Samples<'_> {
-    fn next_back(&mut self) -> Option<Self::Item> {
-        let sample = self.range.next_back()?;
-        Some(locate(self.order, sample, &mut self.back))
-    }
-
-    fn nth_back(&mut self, n: usize) -> Option<Self::Item> {
-        let sample = self.range.nth_back(n)?;
-        Some(locate(self.order, sample, &mut self.back))
     }
 }
 

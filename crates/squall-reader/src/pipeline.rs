@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Select, Sender, bounded, unbounded};
@@ -37,7 +38,7 @@ use crate::work::{Context, Cursor, Delivered, Event, Job, LaneKey, Part, Run};
 
 /// Most batches that are planned ahead of those in work, so that windows are read before they are needed. Fewer are when
 /// they open more windows than there are lanes: about one window more a lane is in memory than the batches in work need.
-const PLAN_AHEAD: usize = 32;
+pub(crate) const PLAN_AHEAD: usize = 32;
 
 /// A running pipeline. Batches come in order, errors included; after an error there are no more.
 pub(crate) struct Pipeline {
@@ -48,11 +49,12 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(crate) fn start(plan: Arc<ReadPlan>, io: Handle) -> Result<Self> {
+    /// Adds to `fetched` the bytes that it fetches.
+    pub(crate) fn start(plan: Arc<ReadPlan>, io: Handle, fetched: Arc<AtomicU64>) -> Result<Self> {
         let (batches_in, batches) = bounded(1);
         let (events_in, events) = unbounded();
         let (jobs, work) = unbounded();
-        let context = Arc::new(Context::new(plan.clone()));
+        let context = Arc::new(Context::new(plan.clone(), fetched));
         let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
             let spawned = std::thread::Builder::new().name(name).spawn(run);
             spawned.map_err(|error| Error::internal("cannot start a thread").with_source(error))
@@ -292,6 +294,11 @@ impl Driver {
                 // The semaphore is never closed; a permit is held during the request only.
                 let _permit = context.fetches.acquire().await;
                 let result = fetch(wanted).await;
+                if let Ok(fetched) = &result {
+                    context
+                        .fetched
+                        .fetch_add(fetched.bytes.held() as u64, Ordering::Relaxed);
+                }
                 // The driver may have stopped.
                 let _ = events.send(Event::Fetched {
                     lane: key,

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow_array::RecordBatch;
 use squall_dataset::Dataset;
@@ -115,6 +116,7 @@ struct Core {
     pipeline: Option<Pipeline>,
     plan: Arc<ReadPlan>,
     io: Arc<Io>,
+    fetched: Arc<AtomicU64>,
     /// The epoch and sample that come next.
     position: (u64, u64),
     bad_rows: BadRows,
@@ -131,6 +133,7 @@ impl Core {
             io,
             bad_rows: BadRows::default(),
             ledger,
+            fetched: Arc::default(),
             ended: false,
         }
     }
@@ -179,7 +182,7 @@ impl Core {
                 start: self.position,
                 ..ReadPlan::clone(&self.plan)
             };
-            match Pipeline::start(Arc::new(plan), self.io.handle()) {
+            match Pipeline::start(Arc::new(plan), self.io.handle(), self.fetched.clone()) {
                 Ok(pipeline) => self.pipeline = Some(pipeline),
                 Err(error) => return self.end(Some(Err(error))),
             }
@@ -330,6 +333,12 @@ macro_rules! facts {
             /// Rank and world size, batch and remainder.
             pub fn share(&self) -> &Share {
                 &self.core.plan.share
+            }
+
+            /// Bytes of files that were fetched for batches so far, what is read ahead included; those of footers and of where-clauses
+            /// are not counted.
+            pub fn bytes_fetched(&self) -> u64 {
+                self.core.fetched.load(Ordering::Relaxed)
             }
 
             /// How many epochs are read; `None` is without end.

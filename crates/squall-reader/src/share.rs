@@ -239,13 +239,13 @@ fn cut(lengths: &[u64], mut n: u64) -> Vec<u64> {
 }
 
 /// The `i`-th of `n` parts of `0..rows`; the first ones have one more where it does not divide.
-fn part(rows: u64, i: u64, n: u64) -> Range<u64> {
+pub(crate) fn part(rows: u64, i: u64, n: u64) -> Range<u64> {
     let start = |i: u64| i * (rows / n) + i.min(rows % n);
     start(i)..start(i + 1)
 }
 
 /// The places in a lane that a range of samples covers: sample `s` is place `s / lanes` of lane `s % lanes`.
-fn places(samples: &Range<u64>, lane: u64, lanes: u64) -> Range<u64> {
+pub(crate) fn places(samples: &Range<u64>, lane: u64, lanes: u64) -> Range<u64> {
     let before = |sample: u64| (sample + lanes - 1 - lane) / lanes;
     before(samples.start)..before(samples.end)
 }

@@ -158,7 +158,7 @@ fn sampling(selection: &str) -> &str {
     selection.get(8..).unwrap_or_default()
 }
 
-fn shuffle_name(shuffle: Shuffle) -> &'static str {
+pub(crate) fn shuffle_name(shuffle: Shuffle) -> &'static str {
     match shuffle {
         Shuffle::None => "none",
         Shuffle::Windows => "windows",

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use arrow_array::RecordBatch;
 use squall_dataset::Piece;
@@ -105,6 +106,8 @@ pub(crate) struct Context {
     pub(crate) fetches: Semaphore,
     /// For each dataset and each file of it the partition fields that are read, with their values.
     partitions: Vec<Vec<PartitionValues>>,
+    /// Bytes that were fetched.
+    pub(crate) fetched: Arc<AtomicU64>,
 }
 
 /// The partition fields of a file that are read, with their values.
@@ -121,10 +124,11 @@ fn partitions(source: &Source) -> Vec<PartitionValues> {
 }
 
 impl Context {
-    pub(crate) fn new(plan: Arc<ReadPlan>) -> Self {
+    pub(crate) fn new(plan: Arc<ReadPlan>, fetched: Arc<AtomicU64>) -> Self {
         Self {
             fetches: Semaphore::new(FETCHES),
             partitions: plan.sources.iter().map(partitions).collect(),
+            fetched,
             plan,
         }
     }

@@ -3,6 +3,7 @@
 mod damage;
 #[cfg(feature = "filter")]
 mod filter;
+mod forecast;
 mod ledger;
 mod legacy;
 mod map;

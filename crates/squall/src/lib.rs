@@ -57,10 +57,12 @@ pub use squall_schema::{
 pub use squall_loader::{Host, HostBatch, HostColumn, HostTensor, IntoLoader, Loader, LoaderBuilder, Sink};
 #[cfg(feature = "reader")]
 pub use squall_reader::{
-    BadRow, BatchReader, Delivery, Ending, Epoch, EpochPlan, Epochs, Ledger, LedgerMismatch, LedgerReport, LedgerRow,
-    MapDataset, MapStats, NGram, OnBadRow, Order, OrderOptions, Partition, Predicate, Reader, ReaderBuilder, ReaderState, Reduce, Remainder,
+    BadRow, BatchReader, Coverage, Delivery, DeliveryMap, Ending, Epoch, EpochPlan, Epochs, Forecast, ForecastOptions,
+    Ledger, LedgerMismatch, LedgerReport, LedgerRow, MapDataset, MapStats, Memory, NGram, OnBadRow, Order,
+    OrderOptions, Partition, Predicate, Quality, RankForecast, Reader, ReaderBuilder, ReaderState, Reduce, Remainder,
     RowGroupSelector, SampleBatch, SampleOrigin, Sampler, Samples, SelectionReport, SelectionSource, Share, Shuffle,
-    Split, Threshold, Topology, TransformSpec, make_batch_reader, make_dataset, make_mixed_reader, make_reader, verify_ledger,
+    Split, Threshold, Topology, TransformSpec, make_batch_reader, make_dataset, make_mixed_reader, make_reader,
+    verify_ledger,
 };
 
 /// How values are encoded in binary cells.

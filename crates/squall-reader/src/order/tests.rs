@@ -85,6 +85,17 @@ proptest! {
         prop_assert_eq!(found.into_iter().collect::<HashSet<_>>(), expected);
     }
 
+    #[test]
+    fn samples_are_those_of_random_access(
+        pieces in prop::collection::vec(0u64..40, 1..12), lanes in 1u64..8, window in 1u64..30, a in 0u64..400, b in 0u64..400,
+        shuffle in prop::sample::select(vec![Shuffle::None, Shuffle::Windows, Shuffle::Full]),
+    ) {
+        let order = Order::new(&pieces, &options(shuffle, 3, lanes, window), 0).expect("order");
+        let (found, expected): (Vec<_>, Vec<_>) = (order.samples(a..b).collect(), (a..b).map_while(|s| order.locate(s)).collect());
+        prop_assert_eq!(order.samples(a..b).size_hint(), (found.len(), Some(found.len())));
+        prop_assert_eq!(found, expected);
+    }
+
     /// What the pipeline streams, lane by lane and window by window, is what random access gives.
     #[test]
     fn segments_and_windows_agree_with_random_access(

@@ -1,0 +1,116 @@
+//! The options that `read` and `plan` share: what is read, in which order, and how it is divided.
+
+use clap::{Args, ValueEnum};
+use squall::{Error, Partition, ReaderBuilder, Remainder};
+
+use crate::rows::Rows;
+
+/// Which rows and columns, in which order, in which batches.
+#[derive(Args)]
+pub(crate) struct ReadOptions {
+    /// The dataset: a path or a URL
+    pub(crate) url: String,
+    /// Number of ranks
+    #[arg(long, default_value_t = 1)]
+    pub(crate) world_size: u64,
+    /// Seed of the order [default: 0, or that of a saved state]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Rows of a batch of one rank [default: 64]
+    #[arg(long, value_name = "ROWS", conflicts_with = "global_batch")]
+    batch_size: Option<u64>,
+    /// Rows of a batch of all ranks together
+    #[arg(long, value_name = "ROWS")]
+    global_batch: Option<u64>,
+    /// Columns to read, in this order [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    columns: Option<Vec<String>>,
+    /// Read the columns whose whole names match one of these regular expressions
+    #[arg(long, value_name = "RE")]
+    columns_matching: Vec<String>,
+    /// Take structs apart: a column a with a member b is read as a.b
+    #[arg(long)]
+    flatten_structs: bool,
+    /// The zone of times in directory names, as Spark's session had it: Europe/Zurich, +02:00
+    #[arg(long, value_name = "ZONE", default_value = "UTC")]
+    time_zone: String,
+    /// Places of the dataset that are read side by side [default: 32]
+    #[arg(long)]
+    lanes: Option<u64>,
+    /// Rows that are shuffled together in a lane [default: as many as make 4 MiB]
+    #[arg(long, value_name = "ROWS")]
+    window: Option<u64>,
+    /// What happens to rows at the end of an epoch that do not fill a global batch
+    #[arg(long, value_enum, default_value = "keep")]
+    remainder: RemainderFlag,
+    /// How rows are divided among the ranks
+    #[arg(long, value_enum, default_value = "even")]
+    partition: PartitionFlag,
+    #[command(flatten)]
+    rows: Rows,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum RemainderFlag {
+    /// They are left out
+    Drop,
+    /// The batch is filled with rows from the beginning, marked "padded"
+    Pad,
+    /// The last batch is short
+    Keep,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PartitionFlag {
+    /// Equal slices of each global batch
+    Even,
+    /// Whole row groups, as Petastorm does
+    RowGroups,
+}
+
+impl ReadOptions {
+    pub(crate) fn partition(&self) -> Partition {
+        match self.partition {
+            PartitionFlag::Even => Partition::Even,
+            PartitionFlag::RowGroups => Partition::RowGroups,
+        }
+    }
+
+    /// Gives the options to a reader of this rank.
+    pub(crate) fn apply<R>(&self, mut reader: ReaderBuilder<R>, rank: u64) -> Result<ReaderBuilder<R>, Error> {
+        reader = reader
+            .rank(rank, self.world_size)
+            .remainder(match self.remainder {
+                RemainderFlag::Drop => Remainder::Drop,
+                RemainderFlag::Pad => Remainder::Pad,
+                RemainderFlag::Keep => Remainder::Keep,
+            })
+            .partition(self.partition())
+            .time_zone(&self.time_zone);
+        if let Some(seed) = self.seed {
+            reader = reader.seed(seed);
+        }
+        if let Some(rows) = self.batch_size {
+            reader = reader.batch_size(rows);
+        }
+        if let Some(rows) = self.global_batch {
+            reader = reader.global_batch(rows);
+        }
+        if let Some(names) = &self.columns {
+            reader = reader.columns(names.iter().map(|name| name.trim()));
+        }
+        if self.flatten_structs {
+            reader = reader.flatten_structs();
+        }
+        if !self.columns_matching.is_empty() {
+            reader = reader.columns_matching(&self.columns_matching);
+        }
+        if let Some(lanes) = self.lanes {
+            reader = reader.lanes(lanes);
+        }
+        if let Some(rows) = self.window {
+            reader = reader.window(rows);
+        }
+        self.rows.apply(reader)
+    }
+}

@@ -1,0 +1,360 @@
+//! How well an epoch is shuffled, and which rows come when: batches are laid out row by row, all of them or an even sample.
+//!
+//! A batch is judged by where its rows are stored. The stored order is cut into equal strata; the counts of a batch's rows in
+//! them are compared with those of a random sample without replacement by Pearson's chi-square. Its mean over the batches,
+//! divided by what a random permutation gives, is the design effect (L. Kish, "Survey Sampling", 1965; for chi-square: J. N.
+//! K. Rao and A. J. Scott, "The Analysis of Categorical Data From Complex Sample Surveys", 1981). A batch of `B` rows tells as
+//! much of the data as `B / deff` random rows.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::batches::{Batches, walk};
+use super::{Coverage, DeliveryMap, Party, Quality};
+use crate::random::Permutation;
+
+/// Into how many parts the stored order is cut, at most.
+const STRATA: u64 = 64;
+/// Rows that are laid out of a batch; of larger ones every n-th is.
+const BATCH_ROWS: u64 = 1 << 20;
+/// Rows of an epoch that is laid out whole.
+const EPOCH_ROWS: u64 = 1 << 22;
+/// The work on a sampled epoch, in nanoseconds by rough estimates of a row and of a shuffled window.
+const WORK: u64 = 400_000_000;
+const ROW_WORK: u64 = 30;
+const WINDOW_WORK: u64 = 500;
+const ENTRY_WORK: u64 = 8;
+/// Windows that are shuffled as a table; see `random`.
+const TABLE_ROWS: u64 = 4096;
+/// Windows that are kept from batch to batch.
+const KEPT_WINDOWS: usize = 4096;
+
+/// Judges an epoch, and draws its map where one is wanted.
+pub(crate) fn judge(parties: &[Party], stored: &Stored, map: Option<&mut DeliveryMap>) -> (Quality, Coverage) {
+    let steps = parties.iter().map(|party| party.batches.steps).max().unwrap_or(0);
+    // Batches of equal size are compared; where there is none, the short ones.
+    let full = parties.iter().map(|party| party.batches.full()).min().unwrap_or(0);
+    let judged = if full > 0 { full } else { steps };
+    let taken = batches_to_take(parties, steps);
+    let mut judge = Judge {
+        stored,
+        layouts: parties.iter().map(|party| Layout::new(&party.batches)).collect(),
+        seen: vec![0; stored.starts.len()],
+        rows: Vec::new(),
+    };
+    let (mut global, mut own) = (Mean::default(), Mean::default());
+    let (mut row_groups, mut random) = (Mean::default(), Mean::default());
+    let mut map = map;
+    let n_ranks: u64 = parties.iter().map(|party| party.batches.share.world_size).sum();
+    for i in 0..taken {
+        let batch = (u128::from(i) * u128::from(steps) / u128::from(taken)) as u64;
+        let mut all = Strata::default();
+        let (mut distinct, mut size) = (0u64, 0);
+        for (p, party) in parties.iter().enumerate() {
+            if batch >= party.batches.steps {
+                continue;
+            }
+            let thinned = judge.lay_out(p, batch, &party.pieces);
+            let laid = judge.rows.len() as u64;
+            let samples = party.batches.samples(batch);
+            size += samples.end - samples.start;
+            for rank in 0..party.batches.share.world_size {
+                let mine = party.batches.mine(batch, rank);
+                let place = |offset: u64| (offset.div_ceil(thinned)).min(laid) as usize;
+                let rows = &judge.rows[place(mine.start)..place(mine.end)];
+                let mut strata = Strata::default();
+                for (piece, row) in rows {
+                    strata.add(stored.stratum(*piece, *row));
+                    let seen = &mut judge.seen[*piece as usize];
+                    distinct += u64::from(*seen != i + 1);
+                    *seen = i + 1;
+                    if let Some(map) = &mut map {
+                        let bin = u128::from(*piece) * map.rows as u128 / stored.starts.len() as u128;
+                        let bucket = u128::from(batch) * map.columns as u128 / u128::from(steps);
+                        let group = u128::from(party.first_rank + rank) * map.groups as u128 / u128::from(n_ranks);
+                        map.add(bin as usize, bucket as usize, group as usize);
+                    }
+                }
+                if batch < judged {
+                    own.add(strata.design_effect(stored, thinned));
+                    all.merge(&strata, thinned);
+                }
+            }
+        }
+        if batch < judged {
+            global.add(all.design_effect(stored, all.thinned));
+            row_groups.add(Some(distinct as f64));
+            random.add(Some(stored.random_row_groups(size)));
+        }
+    }
+    let quality = |deff: f64| if deff > 1.0 { 1.0 / deff } else { 1.0 };
+    let (global, own) = (global.value().unwrap_or(1.0), own.value().unwrap_or(1.0));
+    let quality = Quality {
+        strata: stored.strata,
+        quality: quality(global),
+        design_effect: global,
+        rank_quality: quality(own),
+        rank_design_effect: own,
+        row_groups_per_batch: row_groups.value().unwrap_or(0.0),
+        row_groups_per_random_batch: random.value().unwrap_or(0.0),
+    };
+    (quality, Coverage { taken, of: steps })
+}
+
+/// How many batches of the epoch are laid out: all, or as many as the work allows.
+fn batches_to_take(parties: &[Party], steps: u64) -> u64 {
+    let rows: u64 = parties.iter().map(|party| party.batches.order.len()).sum();
+    if rows <= EPOCH_ROWS {
+        return steps;
+    }
+    let work = |party: &Party| {
+        let order = party.batches.order;
+        let rows = party.batches.share.global_batch.min(BATCH_ROWS).min(order.len());
+        let longest = order.windows(0).of(order.lane_len(0) / 2).1;
+        let window = match longest.end - longest.start {
+            table if table <= TABLE_ROWS => table * ENTRY_WORK,
+            _ => WINDOW_WORK,
+        };
+        rows * ROW_WORK + order.lanes().min(rows) * window
+    };
+    let work: u64 = parties.iter().map(work).sum();
+    (WORK / work.max(1)).clamp(2, 4096).min(steps)
+}
+
+/// The selected rows as they are stored.
+pub(crate) struct Stored {
+    /// For each piece of the selection, the rows before it.
+    starts: Vec<u64>,
+    rows: u64,
+    strata: u64,
+    /// How many pieces there are of each size.
+    sizes: Vec<(u64, u64)>,
+}
+
+impl Stored {
+    /// Of pieces with so many rows each, for global batches of this size: a stratum is not smaller than a batch, so that rows
+    /// which are stored side by side meet in it.
+    pub(crate) fn new(rows_per_piece: &[u64], global_batch: u64) -> Self {
+        let mut next = 0;
+        let start = |rows: &u64| {
+            let start = next;
+            next += rows;
+            start
+        };
+        let starts = rows_per_piece.iter().map(start).collect();
+        let mut sorted = rows_per_piece.to_vec();
+        sorted.sort_unstable();
+        let sizes = sorted.chunk_by(|a, b| a == b);
+        Self {
+            starts,
+            rows: next,
+            strata: (next / global_batch.max(1)).clamp(2, STRATA).min(next).max(1),
+            sizes: sizes.map(|same| (same[0], same.len() as u64)).collect(),
+        }
+    }
+
+    /// How many pieces there are.
+    pub(crate) fn pieces(&self) -> u64 {
+        self.starts.len() as u64
+    }
+
+    fn stratum(&self, piece: u32, row: u64) -> usize {
+        let position = self.starts[piece as usize] + row;
+        match position.checked_mul(self.strata) {
+            Some(product) => (product / self.rows) as usize,
+            None => (u128::from(position) * u128::from(self.strata) / u128::from(self.rows)) as usize,
+        }
+    }
+
+    /// Rows of a stratum.
+    fn len(&self, stratum: u64) -> u64 {
+        let start = |i: u64| (u128::from(i) * u128::from(self.rows)).div_ceil(u128::from(self.strata)) as u64;
+        start(stratum + 1) - start(stratum)
+    }
+
+    /// Row groups that a random batch of this size is expected to have rows of.
+    pub(crate) fn random_row_groups(&self, batch: u64) -> f64 {
+        let expected = |(rows, pieces): &(u64, u64)| *pieces as f64 * (1.0 - self.missed(*rows, batch));
+        self.sizes.iter().map(expected).sum()
+    }
+
+    /// The chance that a random batch has none of so many rows: a product of `min(rows, batch)` factors, of which the logarithm
+    /// is summed, or integrated by the midpoint rule where there are many.
+    fn missed(&self, rows: u64, batch: u64) -> f64 {
+        const NODES: u64 = 64;
+        let (few, many) = (rows.min(batch), rows.max(batch) as f64);
+        let nodes = few.min(NODES);
+        let step = few as f64 / nodes.max(1) as f64;
+        let mut log = 0.0;
+        for node in 0..nodes {
+            // The factors are those of whole numbers from 0 on; a step covers those around its middle.
+            let i = (node as f64 + 0.5) * step - 0.5;
+            let left = self.rows as f64 - i;
+            if left <= many {
+                return 0.0;
+            }
+            log += step * (-many / left).ln_1p();
+        }
+        log.exp()
+    }
+}
+
+/// How many rows of a batch are in each stratum.
+struct Strata {
+    counts: [u64; STRATA as usize],
+    /// Of how many rows one was counted.
+    thinned: u64,
+}
+
+impl Default for Strata {
+    fn default() -> Self {
+        Self {
+            counts: [0; STRATA as usize],
+            thinned: 1,
+        }
+    }
+}
+
+impl Strata {
+    fn add(&mut self, stratum: usize) {
+        self.counts[stratum] += 1;
+    }
+
+    fn merge(&mut self, other: &Self, thinned: u64) {
+        (self.counts.iter_mut().zip(&other.counts)).for_each(|(own, other)| *own += other);
+        self.thinned = self.thinned.max(thinned);
+    }
+
+    /// Chi-square over what a random sample without replacement is expected to give; `None` for a batch without rows.
+    fn design_effect(&self, stored: &Stored, thinned: u64) -> Option<f64> {
+        let (batch, rows) = (self.counts.iter().sum::<u64>() as f64, stored.rows as f64);
+        if batch == 0.0 {
+            return None;
+        }
+        let term = |(stratum, count): (u64, &u64)| {
+            let expected = batch * stored.len(stratum) as f64 / rows;
+            (*count as f64 - expected).powi(2) / expected
+        };
+        let chi2: f64 = (0..stored.strata).zip(&self.counts).map(term).sum();
+        let random = (stored.strata as f64 - 1.0) * (rows - batch) / (rows - 1.0);
+        // One stratum, or a batch of all rows, is what any order gives.
+        let deff = if random > 0.0 { chi2 / random } else { 1.0 };
+        // What rows have in common counts as often as they meet: with so many more of them in the whole batch.
+        Some(if thinned > 1 {
+            (1.0 + (deff - 1.0) * thinned as f64).max(0.0)
+        } else {
+            deff
+        })
+    }
+}
+
+#[derive(Default)]
+struct Mean {
+    sum: f64,
+    n: u64,
+}
+
+impl Mean {
+    fn add(&mut self, value: Option<f64>) {
+        if let Some(value) = value {
+            self.sum += value;
+            self.n += 1;
+        }
+    }
+
+    fn value(&self) -> Option<f64> {
+        (self.n > 0).then(|| self.sum / self.n as f64)
+    }
+}
+
+struct Judge<'a> {
+    stored: &'a Stored,
+    layouts: Vec<Layout<'a>>,
+    /// The last batch, counted from 1, that had rows of a piece.
+    seen: Vec<u64>,
+    /// The rows of a batch, sorted by lane: piece and row in it.
+    rows: Vec<(u32, u64)>,
+}
+
+impl Judge<'_> {
+    /// Lays out the rows of a party's batch, without padding; of how many rows one is taken.
+    fn lay_out(&mut self, party: usize, batch: u64, pieces: &Option<Vec<u32>>) -> u64 {
+        self.rows.clear();
+        let thinned = self.layouts[party].rows(batch, &mut self.rows);
+        if let Some(pieces) = pieces {
+            self.rows
+                .iter_mut()
+                .for_each(|(piece, _)| *piece = pieces[*piece as usize]);
+        }
+        debug_assert!(
+            self.rows
+                .iter()
+                .all(|(piece, _)| (*piece as usize) < self.stored.starts.len())
+        );
+        thinned
+    }
+}
+
+/// Which rows a batch has.
+struct Layout<'a> {
+    batches: &'a Batches<'a>,
+    windows: HashMap<u64, Window>,
+}
+
+/// A window of a lane, and where its rows are stored.
+struct Window {
+    rows: Range<u64>,
+    permutation: Permutation,
+}
+
+impl<'a> Layout<'a> {
+    fn new(batches: &'a Batches<'a>) -> Self {
+        Self {
+            batches,
+            windows: HashMap::new(),
+        }
+    }
+
+    fn rows(&mut self, batch: u64, out: &mut Vec<(u32, u64)>) -> u64 {
+        let order = self.batches.order;
+        let samples = self.batches.samples(batch);
+        let total = samples.end - samples.start;
+        let thinned = total.div_ceil(BATCH_ROWS).max(1);
+        if self.windows.len() > KEPT_WINDOWS {
+            self.windows.clear();
+        }
+        let windows = &mut self.windows;
+        // The offset of the next row that is taken, and that of the next lane's first one.
+        let (mut wanted, mut offset) = (0, 0);
+        walk(order.lanes(), &samples, 0..total, |lane, places| {
+            let end = offset + (places.end - places.start);
+            let bounds = (wanted < end).then(|| order.windows(lane));
+            let mut segment = None;
+            while let Some(bounds) = &bounds
+                && wanted < end
+            {
+                let place = places.start + (wanted - offset);
+                let window = windows.get(&lane).filter(|window| window.rows.contains(&place));
+                if window.is_none() {
+                    let (index, rows) = bounds.of(place);
+                    let permutation = order.window_permutation(lane, index, &rows);
+                    windows.insert(lane, Window { rows, permutation });
+                }
+                let Some(window) = windows.get(&lane) else {
+                    return;
+                };
+                let row = window.rows.start + window.permutation.get(place - window.rows.start);
+                let position = order.lane_start(lane) + row;
+                let (piece, positions) = match segment.take() {
+                    Some((piece, positions)) if Range::contains(&positions, &position) => (piece, positions),
+                    _ => order.piece_at(order.place_of(position)),
+                };
+                out.push((piece, position - positions.start));
+                segment = Some((piece, positions));
+                wanted += thinned;
+            }
+            offset = end;
+        });
+        thinned
+    }
+}
