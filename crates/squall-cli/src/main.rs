@@ -11,6 +11,7 @@ mod picture;
 mod plan;
 mod read;
 mod rows;
+mod verify;
 
 use std::fs;
 use std::io;
@@ -34,6 +35,7 @@ enum Command {
     Inspect(inspect::Inspect),
     Plan(Box<plan::Plan>),
     Read(Box<read::Read>),
+    Verify(Box<verify::Verify>),
 }
 
 /// How facts are printed.
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
         Command::Inspect(command) => command.run(),
         Command::Plan(command) => command.run(),
         Command::Read(command) => command.run(),
+        Command::Verify(command) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

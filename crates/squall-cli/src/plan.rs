@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use squall::{Coverage, DatasetUrl, Error, Forecast, ForecastOptions, RankForecast, Shuffle, make_batch_reader};
+use squall::{BatchReader, Coverage, DatasetUrl, Error, Forecast, ForecastOptions, RankForecast, Shuffle, make_batch_reader};
 
 use crate::options::ReadOptions;
 use crate::{Failure, picture, save};
@@ -39,6 +39,15 @@ pub(crate) struct Plan {
     /// Batches that each rank makes before they are asked for, for its memory [default: twice the workers, at least 4]
     #[arg(long, value_name = "N")]
     prefetch: Option<usize>,
+    /// Print where the samples of a step are stored, instead of the figures
+    #[arg(long, value_name = "STEP", conflicts_with = "where_is")]
+    explain: Option<u64>,
+    /// The rank whose samples are explained
+    #[arg(long, default_value_t = 0, requires = "explain")]
+    rank: u64,
+    /// Print at which step a stored row comes, and to which rank, instead of the figures
+    #[arg(long, value_name = "FILE:ROW_GROUP:ROW", value_parser = stored_row)]
+    where_is: Option<StoredRow>,
     /// Print every rank, however many there are
     #[arg(long)]
     all_ranks: bool,
@@ -70,10 +79,31 @@ enum PlanFormat {
     Svg,
 }
 
+/// A row as it is stored.
+#[derive(Debug, Clone)]
+struct StoredRow {
+    file: String,
+    row_group: u32,
+    row: u64,
+}
+
+fn stored_row(text: &str) -> Result<StoredRow, String> {
+    let parse = || {
+        let (rest, row) = text.rsplit_once(':')?;
+        let (file, row_group) = rest.rsplit_once(':')?;
+        Some(StoredRow {
+            file: file.to_owned(),
+            row_group: row_group.parse().ok()?,
+            row: row.parse().ok()?,
+        })
+    };
+    parse().ok_or_else(|| "expected a file below the dataset, a row group and a row, as in part-0.parquet:0:17".to_owned())
+}
+
 impl Plan {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let url = DatasetUrl::parse(&self.options.url)?;
-        let mut reader = self.options.apply(make_batch_reader(&self.options.url), 0);
+        let mut reader = self.options.apply(make_batch_reader(&self.options.url), 0)?;
         reader = reader.shuffle(match self.shuffle {
             ShuffleFlag::None => Shuffle::None,
             ShuffleFlag::Windows => Shuffle::Windows,
@@ -85,6 +115,10 @@ impl Plan {
         if let Some(batches) = self.prefetch {
             reader = reader.prefetch(batches);
         }
+        if self.explain.is_some() || self.where_is.is_some() {
+            let text = self.answer(&reader.build()?)?;
+            return self.write(&text);
+        }
         let mut options = ForecastOptions::default().with_epoch(self.epoch);
         if self.format == PlanFormat::Svg {
             options = options.with_map(picture::ROWS, picture::COLUMNS, picture::GROUPS);
@@ -95,11 +129,64 @@ impl Plan {
             PlanFormat::Json => self.json(&url.to_string(), &forecast)?.to_string() + "\n",
             PlanFormat::Svg => picture::svg(&url.to_string(), &forecast),
         };
+        self.write(&text)
+    }
+
+    fn write(&self, text: &str) -> Result<(), Failure> {
         match &self.output {
-            Some(path) => save(path, &text, "the plan")?,
+            Some(path) => save(path, text, "the plan")?,
             None => std::io::stdout().lock().write_all(text.as_bytes())?,
         }
         Ok(())
+    }
+
+    /// What the order says of a step, or of a stored row: a line for each sample.
+    fn answer(&self, reader: &BatchReader) -> Result<String, Error> {
+        let epoch = reader.epoch_plan(self.epoch);
+        let json = match self.format {
+            PlanFormat::Json => true,
+            PlanFormat::Text => false,
+            PlanFormat::Svg => return Err(Error::invalid("there is no picture of single samples: expected text or json")),
+        };
+        let mut text = String::new();
+        if let Some(step) = self.explain {
+            for origin in epoch.explain(step, self.rank)? {
+                // Writing to a String does not fail.
+                let _ = match json {
+                    true => writeln!(text, "{}", json!(origin)),
+                    false => writeln!(
+                        text,
+                        "sample {}: {}, row group {}, row {}{}",
+                        origin.sample,
+                        origin.file,
+                        origin.row_group,
+                        origin.row,
+                        if origin.padded { ", padded" } else { "" }
+                    ),
+                };
+            }
+        }
+        if let Some(StoredRow { file, row_group, row }) = &self.where_is {
+            let deliveries = epoch.where_is(file, *row_group, *row)?;
+            if deliveries.is_empty() && !json {
+                text += "not in this epoch: the row is not selected, or left out at the end\n";
+            }
+            for delivery in deliveries {
+                let _ = match json {
+                    true => writeln!(text, "{}", json!(delivery)),
+                    false => writeln!(
+                        text,
+                        "step {}, rank {}, place {} of its batch (sample {}){}",
+                        delivery.step,
+                        delivery.rank,
+                        delivery.place,
+                        delivery.sample,
+                        if delivery.padded { ", padded" } else { "" }
+                    ),
+                };
+            }
+        }
+        Ok(text)
     }
 
     fn all_steps(&self, forecast: &Forecast) -> u64 {

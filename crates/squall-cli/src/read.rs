@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use squall::{
-    BatchReader, Error, ErrorKind, Partition, ReaderState, Row, SampleBatch, Shuffle, columns, make_batch_reader,
+    BatchReader, Error, ErrorKind, Ledger, Partition, ReaderState, Row, SampleBatch, Shuffle, columns, make_batch_reader,
 };
 
 use crate::json::{self, Arrays};
@@ -37,6 +37,9 @@ pub(crate) struct Read {
     /// Save the state behind the last batch
     #[arg(long, value_name = "FILE")]
     state_out: Option<PathBuf>,
+    /// Write down what is read in this directory, for squall verify
+    #[arg(long, value_name = "DIR")]
+    ledger: Option<PathBuf>,
     /// Stop after so many batches
     #[arg(long, value_name = "N")]
     max_batches: Option<u64>,
@@ -98,6 +101,9 @@ impl Read {
         reader = reader.epochs(self.epochs);
         if self.no_shuffle {
             reader = reader.shuffle(Shuffle::None);
+        }
+        if let Some(directory) = &self.ledger {
+            reader = reader.ledger(Ledger::new(directory));
         }
         if let Arrays::Digest = self.arrays {
             reader = reader.keep_encoded(json::needs_cells);

@@ -40,7 +40,7 @@ pub struct SampleOrigin {
 }
 
 /// When a row is delivered, and to whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Delivery {
     /// The step in the epoch.
     pub step: u64,
