@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use squall::{BatchReader, Coverage, DatasetUrl, Error, Forecast, ForecastOptions, RankForecast, Shuffle, make_batch_reader};
+use squall::{
+    BatchReader, Coverage, DatasetUrl, Error, Forecast, ForecastOptions, RankForecast, Shuffle, make_batch_reader,
+};
 
 use crate::options::ReadOptions;
 use crate::{Failure, picture, save};
@@ -97,7 +99,8 @@ fn stored_row(text: &str) -> Result<StoredRow, String> {
             row: row.parse().ok()?,
         })
     };
-    parse().ok_or_else(|| "expected a file below the dataset, a row group and a row, as in part-0.parquet:0:17".to_owned())
+    parse()
+        .ok_or_else(|| "expected a file below the dataset, a row group and a row, as in part-0.parquet:0:17".to_owned())
 }
 
 impl Plan {
@@ -146,7 +149,11 @@ impl Plan {
         let json = match self.format {
             PlanFormat::Json => true,
             PlanFormat::Text => false,
-            PlanFormat::Svg => return Err(Error::invalid("there is no picture of single samples: expected text or json")),
+            PlanFormat::Svg => {
+                return Err(Error::invalid(
+                    "there is no picture of single samples: expected text or json",
+                ));
+            }
         };
         let mut text = String::new();
         if let Some(step) = self.explain {

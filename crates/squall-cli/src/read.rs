@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use squall::{
-    BatchReader, Error, ErrorKind, Ledger, Partition, ReaderState, Row, SampleBatch, Shuffle, columns, make_batch_reader,
+    BatchReader, Error, ErrorKind, Ledger, Partition, ReaderState, Row, SampleBatch, Shuffle, columns,
+    make_batch_reader,
 };
 
 use crate::json::{self, Arrays};

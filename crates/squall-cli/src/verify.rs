@@ -85,7 +85,13 @@ fn text(report: &LedgerReport) -> String {
         }
     }
     for mismatch in &report.mismatches {
-        let _ = writeln!(text, "{}, line {}: {}", mismatch.file.display(), mismatch.line, mismatch.what);
+        let _ = writeln!(
+            text,
+            "{}, line {}: {}",
+            mismatch.file.display(),
+            mismatch.line,
+            mismatch.what
+        );
     }
     if report.is_exact() {
         text += "exact: every row once an epoch, in the order that was planned\n";

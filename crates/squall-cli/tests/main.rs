@@ -862,8 +862,24 @@ fn a_ledger_proves_that_every_row_came_once() {
     let ledger = directory.path().join("ledger").display().to_string();
     let state = directory.path().join("state.json").display().to_string();
     let rank = |rank: &str, of: &str, more: &[&str]| {
-        let flags = ["read", &dataset.url, "--rank", rank, "--world-size", of, "--ledger", &ledger, "--format", "none"];
-        let flags = [&flags[..], &["--global-batch", "24", "--epochs", "2", "--where", "id <> 7"], more].concat();
+        let flags = [
+            "read",
+            &dataset.url,
+            "--rank",
+            rank,
+            "--world-size",
+            of,
+            "--ledger",
+            &ledger,
+            "--format",
+            "none",
+        ];
+        let flags = [
+            &flags[..],
+            &["--global-batch", "24", "--epochs", "2", "--where", "id <> 7"],
+            more,
+        ]
+        .concat();
         succeed(&flags);
     };
     let verify = ["verify", &dataset.url, "--ledger", &ledger];
@@ -872,15 +888,38 @@ fn a_ledger_proves_that_every_row_came_once() {
     for own in ["0", "1"] {
         rank(own, "2", &["--seed", "3", "--max-batches", "4"]);
     }
-    let flags = ["read", &dataset.url, "--global-batch", "24", "--epochs", "2", "--where", "id <> 7", "--seed", "3"];
-    succeed(&[&flags[..], &["--max-batches", "3", "--state-out", &state, "--format", "none"]].concat());
+    let flags = [
+        "read",
+        &dataset.url,
+        "--global-batch",
+        "24",
+        "--epochs",
+        "2",
+        "--where",
+        "id <> 7",
+        "--seed",
+        "3",
+    ];
+    succeed(
+        &[
+            &flags[..],
+            &["--max-batches", "3", "--state-out", &state, "--format", "none"],
+        ]
+        .concat(),
+    );
     for own in ["0", "1", "2"] {
         rank(own, "3", &["--state-in", &state]);
     }
     let out = succeed(&same_rows);
     let delivered = 2 * (dataset.n_rows - 1);
-    assert!(out.contains(&format!("{delivered} rows delivered by 2 runs in 5 files")), "{out}");
-    assert!(out.contains("24 rows rolled back") && out.contains("exact: every row once an epoch"), "{out}");
+    assert!(
+        out.contains(&format!("{delivered} rows delivered by 2 runs in 5 files")),
+        "{out}"
+    );
+    assert!(
+        out.contains("24 rows rolled back") && out.contains("exact: every row once an epoch"),
+        "{out}"
+    );
     // Other rows than those of the run.
     let message = fail(2, &verify);
     assert!(message.contains("the selection of rows changed"), "{message}");
@@ -891,20 +930,46 @@ fn a_ledger_proves_that_every_row_came_once() {
     let report: Value = serde_json::from_slice(&output.stdout).expect("a JSON object");
     assert_eq!(report["exact"], json!(false));
     let missing = report["report"]["missing"].as_array().expect("rows");
-    assert!(missing.len() > 40 && missing.iter().all(|row| row["file"].is_string()), "{report}");
+    assert!(
+        missing.len() > 40 && missing.iter().all(|row| row["file"].is_string()),
+        "{report}"
+    );
 }
 
 #[test]
 fn a_plan_answers_questions() {
     let dataset = converted();
-    let flags = ["plan", &dataset.url, "--world-size", "2", "--batch-size", "8", "--seed", "3"];
+    let flags = [
+        "plan",
+        &dataset.url,
+        "--world-size",
+        "2",
+        "--batch-size",
+        "8",
+        "--seed",
+        "3",
+    ];
     let said = succeed(&[&flags[..], &["--explain", "1", "--rank", "1", "--format", "json"]].concat());
-    let said: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect("a JSON object")).collect();
+    let said: Vec<Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a JSON object"))
+        .collect();
     assert_eq!(said.len(), 8);
     for (place, origin) in said.iter().enumerate() {
-        let row = format!("{}:{}:{}", origin["file"].as_str().expect("a path"), origin["row_group"], origin["row"]);
+        let row = format!(
+            "{}:{}:{}",
+            origin["file"].as_str().expect("a path"),
+            origin["row_group"],
+            origin["row"]
+        );
         let found = succeed(&[&flags[..], &["--where-is", &row]].concat());
-        assert_eq!(found, format!("step 1, rank 1, place {place} of its batch (sample {})\n", origin["sample"]));
+        assert_eq!(
+            found,
+            format!(
+                "step 1, rank 1, place {place} of its batch (sample {})\n",
+                origin["sample"]
+            )
+        );
     }
     let message = fail(2, &[&flags[..], &["--explain", "99"]].concat());
     assert!(message.contains("expected a step below the"), "{message}");

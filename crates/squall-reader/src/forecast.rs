@@ -20,10 +20,10 @@ pub use self::figures::{Coverage, DeliveryMap, Forecast, Memory, Quality, RankFo
 use self::memory::Hands;
 use self::quality::Stored;
 use self::sizes::FooterSizes;
-use crate::builder::Partition;
+use crate::io::Io;
+use crate::options::Partition;
 use crate::order::Order;
 use crate::plan::ReadPlan;
-use crate::reader::Io;
 use crate::select::Selection;
 use crate::share::{Remainder, Share};
 

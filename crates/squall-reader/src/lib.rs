@@ -26,6 +26,7 @@ mod view;
 
 mod columns;
 mod fetch;
+mod io;
 
 mod decode;
 mod scan;
@@ -65,6 +66,7 @@ mod work;
 mod pipeline;
 
 mod ledger;
+mod options;
 mod questions;
 
 mod builder;
@@ -84,15 +86,14 @@ pub mod expr {
 }
 
 pub use bad_rows::{BadRow, OnBadRow};
-pub use builder::{
-    DEFAULT_BATCH_SIZE, Partition, ReaderBuilder, make_batch_reader, make_dataset, make_mixed_reader, make_reader,
-};
+pub use builder::{ReaderBuilder, make_batch_reader, make_dataset, make_mixed_reader, make_reader};
 pub use epochs::{Epoch, Epochs};
 pub use forecast::{Coverage, DeliveryMap, Forecast, ForecastOptions, Memory, Quality, RankForecast};
 pub use ledger::{Ledger, LedgerEntry, LedgerWriter};
 pub use map::{DEFAULT_CACHE_BYTES, MapDataset, MapStats};
 pub use mix::{BLOCK as MIX_BLOCK, Ending, Mix};
 pub use ngram::{NGram, Threshold};
+pub use options::{DEFAULT_BATCH_SIZE, Partition};
 pub use order::{ORDER_VERSION, Order, OrderOptions, Samples, Segment, Shuffle};
 pub use predicate::{Predicate, Reduce, ReduceFn};
 pub use questions::{Delivery, EpochPlan, SampleOrigin};

@@ -22,9 +22,10 @@ use squall_schema::arrow::schema_to_arrow;
 use squall_schema::columns::value_at;
 use squall_schema::{Error, Result, Row, RowId, Schema};
 
+use crate::io::Io;
 use crate::map::assemble::{Assembler, Picked};
 use crate::map::load::Loader;
-use crate::reader::{Io, SampleBatch};
+use crate::reader::SampleBatch;
 use crate::source::Source;
 use crate::transform::row_at;
 

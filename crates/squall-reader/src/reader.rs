@@ -1,6 +1,5 @@
 //! The readers that users hold: rows, or batches of columns.
 
-use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,11 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow_array::RecordBatch;
 use squall_dataset::Dataset;
 use squall_schema::{Error, Result, Row, RowId, Schema};
-use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::bad_rows::{BadRow, BadRows};
-use crate::builder::block_on;
 use crate::epochs::Epochs;
+use crate::io::Io;
 use crate::ledger::{LedgerEntry, LedgerWriter};
 use crate::pipeline::Pipeline;
 use crate::plan::ReadPlan;
@@ -22,57 +20,6 @@ use crate::share::{Remainder, Share};
 use crate::state::ReaderState;
 use crate::transform::row_at;
 use crate::work::Delivered;
-
-/// Threads for I/O. They wait more than they work.
-const IO_THREADS: usize = 2;
-
-/// Threads that read local files, and scan the columns of where-clauses.
-const BLOCKING_THREADS: usize = 16;
-
-/// The runtime of a reader's I/O.
-#[derive(Debug)]
-pub(crate) struct Io(Option<Runtime>);
-
-impl Io {
-    pub(crate) fn new() -> Result<Self> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(IO_THREADS)
-            .max_blocking_threads(BLOCKING_THREADS)
-            .thread_name("squall-io")
-            .enable_all()
-            .build();
-        let failed = |error| Error::internal("cannot start the I/O threads").with_source(error);
-        Ok(Self(Some(runtime.map_err(failed)?)))
-    }
-
-    fn runtime(&self) -> &Runtime {
-        self.0.as_ref().expect("the runtime is taken by drop only")
-    }
-
-    pub(crate) fn handle(&self) -> Handle {
-        self.runtime().handle().clone()
-    }
-
-    /// Runs a future to its end, from any thread.
-    pub(crate) fn wait<F>(&self, future: F) -> F::Output
-    where
-        F: Future + Send,
-        F::Output: Send,
-    {
-        block_on(self.runtime(), future)
-    }
-}
-
-impl Drop for Io {
-    fn drop(&mut self) {
-        // Dropping a runtime waits for its threads, which is not allowed inside another one.
-        if let Some(runtime) = self.0.take()
-            && Handle::try_current().is_ok()
-        {
-            runtime.shutdown_background();
-        }
-    }
-}
 
 /// A batch of columns with the identity of each row.
 #[derive(Debug, Clone)]

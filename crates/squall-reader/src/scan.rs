@@ -15,7 +15,7 @@ use squall_schema::{Error, Field, Result, Value};
 use crate::columns::Columns;
 use crate::decode::{DECODE_ROWS, Decoder};
 use crate::fetch::{Footers, Wanted, fetch};
-use crate::reader::Io;
+use crate::io::Io;
 use crate::select::SelectedPiece;
 use crate::transform::record_batch;
 

@@ -93,7 +93,7 @@ pub fn verify_ledger(builder: ReaderBuilder<BatchReader>, ledger: impl AsRef<Pat
     let Some(first) = segments.first() else {
         return Err(Error::new(ErrorKind::NotFound, "the ledger has no line").at("file", ledger.as_ref().display()));
     };
-    let (plan, _io) = builder.resume(first.header.state.clone()).plan()?;
+    let (plan, _io) = builder.resume(first.header.state.clone()).into_options().plan()?;
     let identity = plan.identity();
     for segment in &segments {
         segment

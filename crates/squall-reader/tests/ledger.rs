@@ -196,10 +196,7 @@ fn sampled_and_mixed_runs_have_ledgers_too() {
     }
     let report = verify_ledger(sampled(), run.directory.path()).expect("a report");
     assert!(report.is_exact() && report.delivered == 200, "{report:?}");
-    let other = verify_ledger(run.builder(), run.directory.path())
-        .err()
-        .expect("other samples")
-        .to_string();
+    let other = error(verify_ledger(run.builder(), run.directory.path())).to_string();
     assert!(
         other.contains("the sampler, the n-grams or the mixture changed"),
         "{other}"

@@ -14,7 +14,7 @@ use squall_schema::{Error, Field, Result, Schema};
 use super::Sizes;
 use crate::columns::Columns;
 use crate::fetch::{byte_ranges, selection};
-use crate::reader::Io;
+use crate::io::Io;
 use crate::select::Selection;
 use crate::source::Source;
 
