@@ -36,12 +36,11 @@ struct Options {
 
 /// Indices in an order without a pattern.
 fn scattered(i: u64, rows: u64) -> u64 {
-    (u128::from(
-        i.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .rotate_left(29)
-            .wrapping_mul(0xbf58_476d_1ce4_e5b9),
-    ) * u128::from(rows)
-        >> 64) as u64
+    let mixed = i
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .rotate_left(29)
+        .wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    ((u128::from(mixed) * u128::from(rows)) >> 64) as u64
 }
 
 fn main() -> Result<()> {

@@ -1,6 +1,5 @@
 //! Samples one after the other, from both ends, each window shuffled once.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use super::Order;
@@ -13,10 +12,21 @@ use crate::random::Permutation;
 #[derive(Debug, Clone)]
 pub struct Samples<'a> {
     order: &'a Order,
+    /// What is left.
     samples: Range<u64>,
-    /// Where the lanes stand that were met from each end.
-    front: HashMap<u64, Lane>,
-    back: HashMap<u64, Lane>,
+    front: Lanes,
+    back: Lanes,
+}
+
+/// Where the lanes stand that were met from one end.
+#[derive(Debug, Clone)]
+struct Lanes {
+    /// The first sample of the range.
+    first: u64,
+    /// Lanes that the range meets: they take turns, so that a sample's turn names its lane.
+    turns: u64,
+    /// Empty until one is met.
+    lanes: Vec<Option<Lane>>,
 }
 
 /// Where a lane stands.
@@ -37,11 +47,17 @@ impl Order {
     /// the window has at most 4,096 rows.
     pub fn samples(&self, samples: Range<u64>) -> Samples<'_> {
         let end = samples.end.min(self.len());
+        let samples = samples.start.min(end)..end;
+        let lanes = Lanes {
+            first: samples.start,
+            turns: self.lanes().min(samples.end - samples.start),
+            lanes: Vec::new(),
+        };
         Samples {
             order: self,
-            samples: samples.start.min(end)..end,
-            front: HashMap::new(),
-            back: HashMap::new(),
+            samples,
+            front: lanes.clone(),
+            back: lanes,
         }
     }
 
@@ -51,27 +67,32 @@ impl Order {
     }
 }
 
-fn locate(order: &Order, lanes: &mut HashMap<u64, Lane>, sample: u64) -> (u32, u64) {
-    let (lane, place) = order.lane_of(sample);
-    let new = || {
-        let (index, window) = order.windows(lane).of(place);
-        Lane {
-            permutation: order.window_permutation(lane, index, &window),
-            start: order.lane_start(lane) + window.start,
-            window,
-            piece: 0,
-            positions: 0..0,
+impl Lanes {
+    fn locate(&mut self, order: &Order, sample: u64) -> (u32, u64) {
+        if self.lanes.is_empty() {
+            self.lanes.resize_with(self.turns as usize, || None);
         }
-    };
-    let own = lanes.entry(lane).or_insert_with(new);
-    if !own.window.contains(&place) {
-        *own = new();
+        let (lane, place) = order.lane_of(sample);
+        let slot = &mut self.lanes[((sample - self.first) % self.turns) as usize];
+        let own = match slot {
+            Some(own) if own.window.contains(&place) => own,
+            _ => {
+                let (index, window) = order.windows(lane).of(place);
+                slot.insert(Lane {
+                    permutation: order.window_permutation(lane, index, &window),
+                    start: order.lane_start(lane) + window.start,
+                    window,
+                    piece: 0,
+                    positions: 0..0,
+                })
+            }
+        };
+        let position = own.start + own.permutation.get(place - own.window.start);
+        if !own.positions.contains(&position) {
+            (own.piece, own.positions) = order.piece_at(order.place_of(position));
+        }
+        (own.piece, position - own.positions.start)
     }
-    let position = own.start + own.permutation.get(place - own.window.start);
-    if !own.positions.contains(&position) {
-        (own.piece, own.positions) = order.piece_at(order.place_of(position));
-    }
-    (own.piece, position - own.positions.start)
 }
 
 impl Iterator for Samples<'_> {
@@ -79,12 +100,12 @@ impl Iterator for Samples<'_> {
 
     fn next(&mut self) -> Option<(u32, u64)> {
         let sample = self.samples.next()?;
-        Some(locate(self.order, &mut self.front, sample))
+        Some(self.front.locate(self.order, sample))
     }
 
     fn nth(&mut self, n: usize) -> Option<(u32, u64)> {
         let sample = self.samples.nth(n)?;
-        Some(locate(self.order, &mut self.front, sample))
+        Some(self.front.locate(self.order, sample))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -95,11 +116,11 @@ impl Iterator for Samples<'_> {
 impl DoubleEndedIterator for Samples<'_> {
     fn next_back(&mut self) -> Option<(u32, u64)> {
         let sample = self.samples.next_back()?;
-        Some(locate(self.order, &mut self.back, sample))
+        Some(self.back.locate(self.order, sample))
     }
 
     fn nth_back(&mut self, n: usize) -> Option<(u32, u64)> {
         let sample = self.samples.nth_back(n)?;
-        Some(locate(self.order, &mut self.back, sample))
+        Some(self.back.locate(self.order, sample))
     }
 }

@@ -81,6 +81,13 @@ proptest! {
         prop_assert_eq!(order.sample_of(pieces.len() as u32, 0), None);
         prop_assert_eq!(order.iter().collect::<Vec<_>>(), found.clone());
         prop_assert_eq!(order.iter().rev().collect::<Vec<_>>(), found.iter().rev().copied().collect::<Vec<_>>());
+        let (a, b) = (found.len() / 3, found.len() / 3 + 5);
+        let part: Vec<_> = order.samples(a as u64..b as u64).collect();
+        prop_assert_eq!(part, &found[a..b.min(found.len())]);
+        let mut samples = order.iter();
+        let ends: Vec<_> = std::iter::from_fn(|| Some([samples.next()?, samples.next_back()?])).flatten().collect();
+        let both: Vec<_> = (0..found.len() / 2).flat_map(|i| [found[i], found[found.len() - 1 - i]]).collect();
+        prop_assert_eq!(ends, both);
         prop_assert_eq!(order.iter().step_by(3).collect::<Vec<_>>(), found.iter().step_by(3).copied().collect::<Vec<_>>());
         prop_assert_eq!(found.into_iter().collect::<HashSet<_>>(), expected);
     }
