@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use squall::{Error, Predicate, ReaderBuilder, RowGroupSelector, Split};
+use squall::{Error, Predicate, ReaderBuilder, RowGroupSelector, Sampler, Split};
 
 #[derive(Args)]
 #[command(next_help_heading = "Rows")]
@@ -42,6 +42,18 @@ pub(crate) struct Rows {
     /// How rows are split
     #[arg(long, value_enum, default_value = "squall", requires = "split")]
     split_rule: SplitRule,
+    /// Draw each value of this column equally often
+    #[arg(long, value_name = "COLUMN", conflicts_with = "weight")]
+    balance: Option<String>,
+    /// Draw rows in proportion to this column
+    #[arg(long, value_name = "COLUMN")]
+    weight: Option<String>,
+    /// Samples of an epoch that are drawn [default: as many as there are rows]
+    #[arg(long, value_name = "N")]
+    samples: Option<u64>,
+    /// Draw no row twice in an epoch
+    #[arg(long)]
+    no_replacement: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -75,11 +87,32 @@ impl Rows {
         if let (Some(fractions), Some(subset)) = (&self.split, self.subset) {
             reader = self.split(reader, fractions, subset)?;
         }
+        if let Some(sampler) = self.sampler()? {
+            reader = reader.sampler(sampler);
+        }
         reader = reader.skip(self.skip);
         Ok(match self.take {
             Some(n) => reader.take(n),
             None => reader,
         })
+    }
+
+    fn sampler(&self) -> Result<Option<Sampler>, Error> {
+        let mut sampler = match (&self.balance, &self.weight) {
+            (Some(column), _) => Sampler::balanced(column),
+            (None, Some(column)) => Sampler::weighted(column),
+            (None, None) if self.samples.is_some() || self.no_replacement => {
+                return Err(Error::invalid(
+                    "--samples and --no-replacement are those of a draw: give --balance or --weight with them",
+                ));
+            }
+            (None, None) => return Ok(None),
+        };
+        sampler = sampler.replacement(!self.no_replacement);
+        if let Some(samples) = self.samples {
+            sampler = sampler.samples(samples);
+        }
+        Ok(Some(sampler))
     }
 
     fn split<R>(&self, reader: ReaderBuilder<R>, fractions: &[f64], subset: usize) -> Result<ReaderBuilder<R>, Error> {

@@ -976,3 +976,30 @@ fn a_plan_answers_questions() {
     let message = fail(2, &[&flags[..], &["--where-is", "nope"]].concat());
     assert!(message.contains("part-0.parquet:0:17"), "{message}");
 }
+
+#[test]
+fn rows_are_drawn_by_a_column() {
+    let dataset = converted();
+    let flags = [&dataset.url, "--columns", "id,name", "--seed", "5"];
+    // Every seventh row has no name; each name is a class of one row, and null is the largest one.
+    let drawn = read(&[&flags[..], &["--balance", "name", "--no-replacement"]].concat());
+    let nulls = drawn.iter().filter(|line| line["row"]["name"].is_null()).count();
+    assert_eq!(
+        (drawn.len() as i64, nulls),
+        (dataset.n_rows - (dataset.n_rows + 6) / 7 + 1, 1)
+    );
+    let drawn = read(&[&flags[..], &["--weight", "id", "--samples", "50"]].concat());
+    assert!(drawn.len() == 50 && ids(&drawn)[0] > 0);
+    let half = |rank: &str| {
+        read(
+            &[
+                &flags[..],
+                &["--weight", "id", "--samples", "50", "--rank", rank, "--world-size", "2"],
+            ]
+            .concat(),
+        )
+    };
+    assert_eq!(ids(&[half("0"), half("1")].concat()), ids(&drawn));
+    let message = fail(2, &["read", &dataset.url, "--samples", "5"]);
+    assert!(message.contains("give --balance or --weight"), "{message}");
+}
