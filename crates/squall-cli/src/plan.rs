@@ -44,8 +44,8 @@ pub(crate) struct Plan {
     /// Print where the samples of a step are stored, instead of the figures
     #[arg(long, value_name = "STEP", conflicts_with = "where_is")]
     explain: Option<u64>,
-    /// The rank whose samples are explained
-    #[arg(long, default_value_t = 0, requires = "explain")]
+    /// The rank whose samples are explained; with --partition row-groups, whose order is asked
+    #[arg(long, default_value_t = 0)]
     rank: u64,
     /// Print at which step a stored row comes, and to which rank, instead of the figures
     #[arg(long, value_name = "FILE:ROW_GROUP:ROW", value_parser = stored_row)]
@@ -106,7 +106,7 @@ fn stored_row(text: &str) -> Result<StoredRow, String> {
 impl Plan {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let url = DatasetUrl::parse(&self.options.url)?;
-        let mut reader = self.options.apply(make_batch_reader(&self.options.url), 0)?;
+        let mut reader = self.options.apply(make_batch_reader(&self.options.url), self.rank)?;
         reader = reader.shuffle(match self.shuffle {
             ShuffleFlag::None => Shuffle::None,
             ShuffleFlag::Windows => Shuffle::Windows,

@@ -33,6 +33,10 @@ pub enum Partition {
     RowGroups,
 }
 
+/// Most threads of a reader, and most batches that it makes ahead: more is a mistake.
+const MAX_WORKERS: usize = 4096;
+const MAX_PREFETCH: usize = 1 << 20;
+
 /// The options of a reader. Those of one dataset are in `source`.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
@@ -140,9 +144,22 @@ impl Options {
 
     pub(crate) fn n_workers(&self) -> Result<usize> {
         match self.workers {
-            Some(0) => Err(Error::invalid("expected at least one worker, found 0")),
+            Some(workers) if !(1..=MAX_WORKERS).contains(&workers) => Err(Error::invalid(format!(
+                "expected 1 to {MAX_WORKERS} workers, found {workers}"
+            ))),
             Some(workers) => Ok(workers),
-            None => Ok(std::thread::available_parallelism().map_or(1, NonZero::get)),
+            None => Ok(std::thread::available_parallelism()
+                .map_or(1, NonZero::get)
+                .min(MAX_WORKERS)),
+        }
+    }
+
+    fn n_prefetch(&self, workers: usize) -> Result<usize> {
+        match self.prefetch {
+            Some(batches) if batches > MAX_PREFETCH => Err(Error::invalid(format!(
+                "expected at most {MAX_PREFETCH} batches that are made ahead, found {batches}"
+            ))),
+            batches => Ok(batches.unwrap_or((2 * workers).max(4)).max(1)),
         }
     }
 
@@ -157,6 +174,7 @@ impl Options {
         let (mut sources, mixture) = self.sources(workers, &io, seed, saved.as_ref())?;
         let schema = common_schema(&mut sources)?;
 
+        let shard = (self.partition == Partition::RowGroups).then_some((share.rank, share.world_size));
         let share = match self.partition {
             Partition::Even => share,
             Partition::RowGroups if self.resume.is_some() => {
@@ -197,10 +215,11 @@ impl Options {
             sources: sources.into(),
             seed,
             share,
+            shard,
             epochs: self.epochs,
             on_bad_row: self.on_bad_row,
             workers,
-            prefetch: self.prefetch.unwrap_or((2 * workers).max(4)).max(1),
+            prefetch: self.n_prefetch(workers)?,
         };
         if let Some(state) = &self.resume {
             state.check(&plan.identity())?;

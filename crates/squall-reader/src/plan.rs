@@ -27,6 +27,8 @@ pub(crate) struct ReadPlan {
     pub(crate) schema: Arc<Schema>,
     pub(crate) seed: u64,
     pub(crate) share: Share,
+    /// The rank and the number of ranks where row groups are partitioned; the rank has its order to itself then.
+    pub(crate) shard: Option<(u64, u64)>,
     /// How many epochs there are; `None` is without end.
     pub(crate) epochs: Option<u64>,
     /// The epoch and the sample to begin with.

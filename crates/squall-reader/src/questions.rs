@@ -97,8 +97,17 @@ impl EpochPlan {
     }
 
     /// As [`EpochPlan::explain`], by the identities of the rows.
-    pub(crate) fn rows(&self, step: u64, rank: u64) -> Result<Vec<RowId>> {
+    fn rows(&self, step: u64, rank: u64) -> Result<Vec<RowId>> {
         let share = self.plan.share;
+        let rank = match self.plan.shard {
+            None => rank,
+            Some((own, _)) if own == rank => 0,
+            Some((own, world_size)) => {
+                return Err(Error::invalid(format!(
+                    "where row groups are partitioned each rank has an order of its own: this is rank {own} of {world_size}, found {rank}"
+                )));
+            }
+        };
         if rank >= share.world_size {
             return Err(Error::invalid(format!(
                 "expected a rank below the world size {}, found {rank}",
@@ -167,6 +176,8 @@ impl EpochPlan {
     /// When a stored row is delivered in this epoch, in the order of the steps. Nothing where it is not selected, or left out
     /// at the end of the epoch.
     ///
+    /// Where row groups are partitioned, only the rows of the reader's own rank have an answer.
+    ///
     /// `file` is a path below the directory of a dataset; of a mixture every dataset that has such a file is asked.
     pub fn where_is(&self, file: &str, row_group: u32, row: u64) -> Result<Vec<Delivery>> {
         let mut known = false;
@@ -181,8 +192,21 @@ impl EpochPlan {
                 (piece.file as usize, piece.row_group) == (file, row_group)
             };
             let Some((piece, ordinal)) = dataset.pieces().iter().zip(0u32..).find(same) else {
-                continue;
+                return Err(Error::invalid(format!(
+                    "expected a row group below the {} of the file, found {row_group}",
+                    dataset.n_row_groups(file as u32)
+                ))
+                .at("file", &dataset.files()[file].path)
+                .at("URL", dataset.url()));
             };
+            if let Some((own, world_size)) = self.plan.shard
+                && u64::from(ordinal) % world_size != own
+            {
+                return Err(Error::invalid(format!(
+                    "where row groups are partitioned each rank has an order of its own: this is rank {own} of {world_size}, and the row group is that of rank {}",
+                    u64::from(ordinal) % world_size
+                )));
+            }
             if row >= piece.rows {
                 return Err(Error::invalid(format!(
                     "expected a row below the {} of the row group, found {row}",
@@ -236,7 +260,8 @@ impl EpochPlan {
         // Padding repeats samples in the last batch.
         in_steps.extend(steps.checked_sub(1).filter(|last| *last != step));
         for step in in_steps.into_iter().filter(|step| *step < steps) {
-            for rank in 0..share.world_size {
+            for place in 0..share.world_size {
+                let rank = self.plan.shard.map_or(place, |(own, _)| own);
                 let rows = self.rows(step, rank)?;
                 let same = (0u64..).zip(&rows).filter(|(_, row)| row.sample == sample);
                 deliveries.extend(same.map(|(place, row)| Delivery {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use squall_reader::{
-    BatchReader, Delivery, Epochs, ReaderBuilder, Remainder, Shuffle, Topology, make_batch_reader, make_mixed_reader,
-    make_reader,
+    BatchReader, Delivery, Epochs, Partition, ReaderBuilder, Remainder, Shuffle, Topology, make_batch_reader,
+    make_mixed_reader, make_reader,
 };
 use squall_testkit::{Layout, Table};
 
@@ -115,7 +115,27 @@ fn wrong_questions_are_refused() {
     assert!(message(error(reader.where_is("nope", 0, 0))).contains("no dataset that is read has a file \"nope\""));
     let wrong = message(error(reader.where_is("part-00000.parquet", 0, 16)));
     assert!(wrong.contains("below the 16 of the row group, found 16"), "{wrong}");
-    assert_eq!(reader.where_is("part-00000.parquet", 9, 0).expect("none"), []);
+    let wrong = message(error(reader.where_is("part-00000.parquet", 9, 0)));
+    assert!(wrong.contains("below the 4 of the file, found 9"), "{wrong}");
+    // Petastorm's shards: the first row group is that of rank 0, the second that of rank 1.
+    let shard = builder(&table)
+        .rank(1, 2)
+        .partition(Partition::RowGroups)
+        .batch_size(10)
+        .build()
+        .expect("a reader");
+    let wrong = message(error(shard.where_is("part-00000.parquet", 0, 3)));
+    assert!(
+        wrong.contains("this is rank 1 of 2, and the row group is that of rank 0"),
+        "{wrong}"
+    );
+    assert!(message(error(shard.explain(0, 0))).contains("this is rank 1 of 2, found 0"));
+    let found = shard.where_is("part-00000.parquet", 1, 3).expect("an answer")[0];
+    let said = &shard.explain(found.step, 1).expect("an answer")[found.place as usize];
+    assert_eq!((found.rank, said.row_group, said.row), (1, 1, 3));
+    let refused = |builder: ReaderBuilder<BatchReader>| message(error(builder.build()));
+    assert!(refused(builder(&table).workers(usize::MAX)).contains("expected 1 to 4096 workers"));
+    assert!(refused(builder(&table).prefetch(usize::MAX)).contains("made ahead, found"));
 }
 
 #[test]

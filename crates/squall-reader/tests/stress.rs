@@ -3,7 +3,7 @@
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int8Type, Int32Type};
 use arrow_array::{Array, RecordBatch};
-use squall_reader::{Shuffle, make_batch_reader};
+use squall_reader::{Predicate, Shuffle, make_batch_reader};
 use squall_testkit::{Layout, Table};
 
 /// The ids of a batch, whose other columns must be those of the same rows.
@@ -42,12 +42,19 @@ fn five_hundred_epochs_lose_double_and_mix_no_row() {
         (1, 32, Shuffle::Windows),
         (2, 3, Shuffle::Windows),
         (3, 1, Shuffle::Full),
+        (8, 7, Shuffle::Windows),
         (4, 5, Shuffle::Windows),
         (10, 32, Shuffle::Windows),
         (16, 2, Shuffle::Windows),
     ] {
-        let reader = make_batch_reader(table.url())
-            .filter("id % 5 <> 1 AND (name IS NULL OR name NOT IN ('row 8', 'row 9'))")
+        // Half of it by a where-clause, half by a predicate; or all of it by predicates.
+        let named = Predicate::in_negate(Predicate::in_set(["row 8", "row 9"], "name"));
+        let reader = make_batch_reader(table.url()).predicate(named);
+        let reader = match workers % 2 {
+            0 => reader.filter("id % 5 <> 1"),
+            _ => reader.predicate(Predicate::in_lambda(["id"], |row| Ok(row.int("id")? % 5 != 1))),
+        };
+        let reader = reader
             .shuffle(shuffle)
             .lanes(lanes)
             .window(3)
