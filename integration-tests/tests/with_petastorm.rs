@@ -4,6 +4,8 @@
 //! both up.
 
 mod losses;
+mod mixtures;
+mod ngrams;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -4,16 +4,19 @@
 //! than a threshold. Windows do not reach over row groups. Which windows there are is found by reading the timestamps once,
 //! while the reader is built, so that their number is known, and they are shuffled, shared and resumed as rows are.
 
-use std::collections::{BTreeMap, VecDeque};
+mod search;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use squall_schema::columns::value_at;
-use squall_schema::{Error, Field, Result, Row, Schema, TimeUnit, Value};
+use squall_schema::{Error, Field, Result, Row, Schema};
 
 use crate::columns::Columns;
 use crate::expand::SampleColumns;
+use crate::ngram::search::{Limit, Search};
 use crate::row_set::{Drawn, RowSet};
 use crate::scan::Scan;
 use crate::select::{SelectedPiece, Selection};
@@ -49,7 +52,7 @@ pub struct NGram {
 /// The longest time between two rows of a window that follow one another.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Threshold {
-    /// Of a column of numbers.
+    /// Of a column of numbers: integers, floats, decimals. Not NaN.
     Number(f64),
     /// Of a column of dates or times.
     Time(Duration),
@@ -74,7 +77,8 @@ impl From<Duration> for Threshold {
 }
 
 impl NGram {
-    /// Windows with these fields at these offsets: names, or regular expressions for whole names.
+    /// Windows with these fields at these offsets: names, or regular expressions for whole names; so is the timestamp, which
+    /// must be one field. Neither it nor the fields of filters need be among those of an offset.
     pub fn new<F, S>(
         fields: impl IntoIterator<Item = (i64, F)>,
         timestamp: impl Into<String>,
@@ -139,12 +143,26 @@ impl NGram {
         Ok(span)
     }
 
+    /// The field of the timestamp: of this name, or the one whose name matches.
+    fn timestamp_of(&self, schema: &Schema) -> Result<Field> {
+        if let Some(field) = schema.get(&self.timestamp) {
+            return Ok(field.clone());
+        }
+        let matching = schema.matching(&[&self.timestamp])?;
+        match matching.fields() {
+            [field] => Ok(field.clone()),
+            several => Err(Error::invalid(format!(
+                "expected one timestamp of an n-gram, found {} fields whose names match {:?}",
+                several.len(),
+                self.timestamp
+            ))),
+        }
+    }
+
     /// The windows of the selected rows.
     pub(crate) fn windows(&self, scan: &Scan, schema: &Schema, selection: &Selection) -> Result<Selection> {
         let at = |error: Error| error.at("URL", scan.dataset.url());
-        let field = schema
-            .get(&self.timestamp)
-            .ok_or_else(|| at(schema.unknown(&self.timestamp)))?;
+        let field = &self.timestamp_of(schema).map_err(at)?;
         if !field.shape.is_scalar() || field.codec.is_some() {
             return Err(at(Error::invalid(format!(
                 "the timestamp of an n-gram is a scalar, found {field}"
@@ -159,25 +177,14 @@ impl NGram {
                 ));
             }
         }
-        let (threshold, overlap, own) = (self.threshold, self.overlap, field.clone());
-        let start = move |piece: &SelectedPiece| Search {
-            rows: piece.rows.clone(),
-            span: span as usize,
-            overlap,
-            threshold,
-            n_rows: 0,
-            n_close: 0,
-            recent: VecDeque::new(),
-            behind: None,
-            first: Vec::new(),
-        };
+        let limit = Limit::new(self.threshold, field).map_err(at)?;
+        let (overlap, own) = (self.overlap, field.clone());
+        let start = move |piece: &SelectedPiece| Search::new(piece.rows.clone(), span as usize, overlap, limit);
         let step = move |search: &mut Search, batch: RecordBatch| {
             for i in 0..batch.num_rows() {
                 let value = value_at(batch.column(0), &own, i)?;
-                let pushed = Stamp::new(&value).and_then(|stamp| search.push(stamp));
-                pushed.map_err(|message| {
-                    let row = search.rows.nth(u64::from(search.n_rows));
-                    Error::invalid(format!("timestamp {:?} of an n-gram: {message}", own.name)).at("row", row)
+                search.push(&value).map_err(|message| {
+                    Error::invalid(format!("timestamp {:?} of an n-gram: {message}", own.name)).at("row", search.row())
                 })?;
             }
             Ok(())
@@ -320,98 +327,5 @@ impl Layout {
             }
         }
         record_batch(&self.schema, columns, batch.num_rows())
-    }
-}
-
-/// A timestamp: numbers as they are, times in nanoseconds.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
-enum Stamp {
-    Number(f64),
-    Whole(i128),
-    Time(i128),
-}
-
-impl Stamp {
-    fn new(value: &Value) -> std::result::Result<Self, String> {
-        const DAY: i128 = 86_400_000_000_000;
-        match value {
-            Value::Int(number) => Ok(Self::Whole(i128::from(*number))),
-            Value::UInt(number) => Ok(Self::Whole(i128::from(*number))),
-            Value::Float32(number) if !number.is_nan() => Ok(Self::Number(f64::from(*number))),
-            Value::Float64(number) if !number.is_nan() => Ok(Self::Number(*number)),
-            Value::Date(days) => Ok(Self::Time(i128::from(*days) * DAY)),
-            Value::Datetime { value, unit, .. } => {
-                let nanoseconds = match unit {
-                    TimeUnit::Second => 1_000_000_000,
-                    TimeUnit::Millisecond => 1_000_000,
-                    TimeUnit::Microsecond => 1000,
-                    TimeUnit::Nanosecond => 1,
-                };
-                Ok(Self::Time(i128::from(*value) * nanoseconds))
-            }
-            other => Err(format!("expected a number or a time, found {other:?}")),
-        }
-    }
-
-    /// Whether this is at most the threshold behind `before`.
-    fn is_close(self, before: Self, threshold: Threshold) -> std::result::Result<bool, String> {
-        match (before, self, threshold) {
-            (Self::Number(before), Self::Number(own), Threshold::Number(most)) => Ok(own - before <= most),
-            // The difference of two timestamps that are near enough is exact.
-            (Self::Whole(before), Self::Whole(own), Threshold::Number(most)) => Ok((own - before) as f64 <= most),
-            (Self::Time(before), Self::Time(own), Threshold::Time(most)) => {
-                Ok((own - before).unsigned_abs() <= most.as_nanos())
-            }
-            (_, _, Threshold::Number(most)) => Err(format!(
-                "it is a time: expected a threshold that is a duration, found the number {most}"
-            )),
-            (_, _, Threshold::Time(most)) => Err(format!(
-                "it is a number: expected a threshold that is a number, found the duration {most:?}"
-            )),
-        }
-    }
-}
-
-/// Finds the windows of a row group while its timestamps pass by.
-struct Search {
-    rows: RowSet,
-    span: usize,
-    overlap: bool,
-    threshold: Threshold,
-    n_rows: u32,
-    /// Rows up to the last one that have no gap between them.
-    n_close: usize,
-    /// The timestamps of the last rows, as many as a window has.
-    recent: VecDeque<Stamp>,
-    /// The last timestamp of the last window.
-    behind: Option<Stamp>,
-    /// The first row of each window.
-    first: Vec<u32>,
-}
-
-impl Search {
-    fn push(&mut self, stamp: Stamp) -> std::result::Result<(), String> {
-        let is_close = match self.recent.back() {
-            Some(before) if stamp < *before => {
-                return Err(format!(
-                    "expected rows that are sorted by it, found {stamp:?} behind {before:?}"
-                ));
-            }
-            Some(before) => stamp.is_close(*before, self.threshold)?,
-            // So that a threshold of the wrong kind is found where no row follows another.
-            None => stamp.is_close(stamp, self.threshold)?,
-        };
-        self.n_close = if is_close { self.n_close + 1 } else { 1 };
-        if self.recent.len() == self.span {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(stamp);
-        self.n_rows += 1;
-        let is_free = self.overlap || self.behind.is_none_or(|behind| self.recent[0] > behind);
-        if self.n_close >= self.span && is_free {
-            self.first.push(self.n_rows - self.span as u32);
-            self.behind = Some(stamp);
-        }
-        Ok(())
     }
 }

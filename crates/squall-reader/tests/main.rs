@@ -8,6 +8,7 @@ mod ledger;
 mod legacy;
 mod map;
 mod mixing;
+mod ngrams;
 mod order;
 #[cfg(feature = "filter")]
 mod pruning;

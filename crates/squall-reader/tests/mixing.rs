@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use squall_reader::{
-    BatchReader, Ending, MIX_BLOCK, Partition, ReaderBuilder, ReaderState, Remainder, TransformSpec, make_batch_reader,
-    make_mixed_reader,
+    BatchReader, Ending, MIX_BLOCK, Partition, ReaderBuilder, ReaderState, Remainder, Sampler, Shuffle, TransformSpec,
+    make_batch_reader, make_mixed_reader,
 };
 use squall_schema::RowId;
 use squall_testkit::{Layout, Table};
@@ -131,6 +131,111 @@ fn the_longest_dataset_sets_the_length() {
         most.zip(least).is_some_and(|(most, least)| most - least <= 1),
         "{counts:?}"
     );
+}
+
+#[test]
+fn a_dataset_of_one_row_mixes() {
+    let one = Table::write(&Layout {
+        files: vec![1],
+        ..Layout::default()
+    });
+    let many = table(90);
+    let of_one = |all: &[(i32, RowId)]| all.iter().filter(|(_, id)| id.dataset == 0).count();
+    // It ends with the second draw from it, which may be the first but one.
+    let short = rows(mixed(&[(&one, 1.0), (&many, 9.0)]).seed(1));
+    assert!(of_one(&short) == 1 || short.len() == 90, "{short:?}");
+    assert!(!short.is_empty());
+    let long = rows(
+        mixed(&[(&one, 1.0), (&many, 9.0)])
+            .seed(1)
+            .ending(Ending::Longest)
+            .epochs(3),
+    );
+    assert!(of_one(&long) > 3);
+    for epoch in 0..3 {
+        let own = long.iter().filter(|(_, id)| id.epoch == epoch && id.dataset == 1);
+        assert_eq!(sorted(own.map(|(id, _)| *id).collect()), (0..90).collect::<Vec<_>>());
+    }
+}
+
+/// A batch larger than the epoch has its samples again and again, on any number of ranks.
+#[test]
+fn a_mixture_smaller_than_a_batch_is_padded() {
+    let (a, b) = (table(7), table(4));
+    let builder = || {
+        mixed(&[(&a, 2.0), (&b, 1.0)])
+            .seed(4)
+            .ending(Ending::Longest)
+            .global_batch(48)
+            .remainder(Remainder::Pad)
+            .epochs(2)
+    };
+    let key = |(id, row): &(i32, RowId)| (row.epoch, row.padded, row.sample, row.dataset, *id);
+    let whole = rows(builder());
+    assert_eq!(whole.len(), 96);
+    for epoch in 0..2 {
+        let samples = whole.iter().copied().filter(|(_, id)| id.epoch == epoch);
+        let (padded, own): (Vec<_>, Vec<_>) = samples.partition(|(_, id)| id.padded);
+        let own: BTreeMap<_, _> = own
+            .into_iter()
+            .map(|(id, row)| (row.sample, (row.dataset, id)))
+            .collect();
+        assert!(own.keys().copied().eq(0..own.len() as u64) && own.len() < 24);
+        let mut again: Vec<_> = padded
+            .into_iter()
+            .map(|(id, row)| (row.sample, row.dataset, id))
+            .collect();
+        again.sort_unstable();
+        let mut expected: Vec<_> = (own.len()..48).map(|place| (place % own.len()) as u64).collect();
+        expected.sort_unstable();
+        assert_eq!(again.iter().map(|(sample, ..)| *sample).collect::<Vec<_>>(), expected);
+        assert!(again.iter().all(|(sample, dataset, id)| own[sample] == (*dataset, *id)));
+    }
+    let ranks: Vec<_> = (0..4).flat_map(|rank| rows(builder().rank(rank, 4))).collect();
+    assert_eq!(sorted_by(&ranks, key), sorted_by(&whole, key));
+}
+
+/// Each dataset of a mixture has a sampler, a filter, columns of its own.
+#[test]
+fn datasets_of_a_mixture_have_options_of_their_own() {
+    let (a, b) = (table(200), table(200));
+    let heavy = || {
+        make_batch_reader(a.url())
+            .columns(["id"])
+            .sampler(Sampler::weighted("id").samples(100))
+    };
+    let some = || {
+        make_batch_reader(b.url())
+            .columns(["id"])
+            .rows(50..60)
+            .shuffle(Shuffle::None)
+    };
+    let builder = || {
+        let reader = make_mixed_reader([(heavy(), 3.0), (some(), 1.0)]);
+        reader.seed(2).ending(Ending::Longest).global_batch(20).epochs(2)
+    };
+    let whole = rows(builder());
+    let own = |dataset, epoch| {
+        whole
+            .iter()
+            .filter(move |(_, id)| id.dataset == dataset && id.epoch == epoch)
+    };
+    for epoch in 0..2 {
+        assert_eq!(own(0, epoch).count(), 100);
+        assert!(own(0, epoch).all(|(id, _)| *id > 0));
+        assert!(own(1, epoch).all(|(id, _)| (50..60).contains(id)));
+    }
+    // The other one is unshuffled: its rows come in turn, over the epochs.
+    let mut turn: Vec<_> = whole.iter().filter(|(_, id)| id.dataset == 1).collect();
+    turn.sort_unstable_by_key(|(_, id)| (id.epoch, id.sample));
+    assert!(
+        turn.iter()
+            .zip((50..60).cycle())
+            .all(|((id, _), expected)| *id == expected)
+    );
+    let ranks: Vec<_> = (0..4).flat_map(|rank| rows(builder().rank(rank, 4))).collect();
+    let key = |(id, row): &(i32, RowId)| (row.epoch, row.sample, row.dataset, *id);
+    assert_eq!(sorted_by(&ranks, key), sorted_by(&whole, key));
 }
 
 #[test]

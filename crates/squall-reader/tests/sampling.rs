@@ -10,11 +10,11 @@ use arrow_array::{
     ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use squall_reader::{
-    BatchReader, NGram, ReaderBuilder, ReaderState, Remainder, Sampler, Shuffle, TransformSpec, make_batch_reader,
-    make_reader,
+    BatchReader, NGram, Predicate, ReaderBuilder, ReaderState, Remainder, Sampler, Shuffle, TransformSpec,
+    make_batch_reader, make_reader,
 };
 use squall_schema::{DType, Field};
-use squall_testkit::{Layout, write_file};
+use squall_testkit::{Layout, Table, write_file};
 use tempfile::TempDir;
 
 use crate::{batches, error, ids, sorted};
@@ -95,10 +95,10 @@ fn a_balanced_epoch_has_each_class_equally_often() {
 #[test]
 fn sampled_epochs_are_shared_and_resumed() {
     let directory = labelled();
-    for sampler in [
-        Sampler::weighted("weight").samples(170),
-        Sampler::weighted("weight").replacement(false).samples(100),
-        Sampler::balanced("label").samples(90),
+    for (sampler, weighted) in [
+        (Sampler::weighted("weight").samples(170), true),
+        (Sampler::weighted("weight").replacement(false).samples(100), true),
+        (Sampler::balanced("label").samples(90), false),
     ] {
         let builder = || {
             reader(&directory)
@@ -118,12 +118,8 @@ fn sampled_epochs_are_shared_and_resumed() {
             (0..steps).map(step).collect::<Vec<_>>()
         };
         let whole = sets(vec![batches(sampled().build().expect("a reader"))]);
-        assert!(
-            whole
-                .iter()
-                .flatten()
-                .all(|(id, _)| sampler != Sampler::weighted("weight") || id % 10 > 0)
-        );
+        // Rows without weight are never drawn.
+        assert!(whole.iter().flatten().all(|(id, _)| !weighted || id % 10 > 0));
         let ranks = (0..3).map(|rank| batches(sampled().rank(rank, 3).build().expect("a reader")));
         assert_eq!(sets(ranks.collect()), whole);
         let mut begun = sampled().build().expect("a reader");
@@ -171,6 +167,98 @@ fn samplers_that_cannot_draw_are_refused() {
         "at most 60 samples",
     );
     refuse(Sampler::balanced("label").samples(0), "at least one sample, found 0");
+}
+
+/// Nulls are a class, NaN of any bits is one, and the two zeros are the same.
+#[test]
+fn floats_are_classes_by_value() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let odd_nan = f64::from_bits(f64::NAN.to_bits() | 5);
+    let class = |id: i32| match id % 8 {
+        0 | 1 => None,
+        2 => Some(f64::NAN),
+        3 => Some(-odd_nan),
+        4 => Some(0.0),
+        5 => Some(-0.0),
+        _ => Some(1.5),
+    };
+    let columns: [(&str, ArrayRef); 2] = [
+        ("id", Arc::new(Int32Array::from_iter_values(0..80))),
+        ("class", Arc::new(Float64Array::from_iter((0..80).map(class)))),
+    ];
+    let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, own)| (name, own, true)));
+    write_file(
+        &directory.path().join("0.parquet"),
+        &batch.expect("a batch"),
+        &Layout::default(),
+    );
+    let drawn = ids(reader(&directory).sampler(Sampler::balanced("class").replacement(false)));
+    assert_eq!(sorted(drawn), (0..80).collect::<Vec<_>>());
+    let drawn = ids(reader(&directory).sampler(Sampler::balanced("class").replacement(false).samples(40)));
+    for pair in 0..4 {
+        assert_eq!(
+            drawn.iter().filter(|id| *id % 8 / 2 == pair).count(),
+            10,
+            "class {pair}"
+        );
+    }
+    let refused = error(reader(&directory).sampler(Sampler::weighted("class")).build()).to_string();
+    assert!(
+        refused.contains("found Null") && refused.contains("row 0") && refused.contains("0.parquet"),
+        "{refused}"
+    );
+}
+
+/// What is drawn from is what filters leave, and the number of samples is counted from it.
+#[test]
+fn samplers_draw_from_what_is_selected() {
+    let directory = labelled();
+    let some = || {
+        let predicate = Predicate::in_lambda(["id"], |row| Ok((90..130).contains(&row.int("id")?)));
+        reader(&directory).predicate(predicate)
+    };
+    for sampler in [Sampler::balanced("label"), Sampler::weighted("weight")] {
+        let drawn = ids(some().sampler(sampler));
+        assert_eq!(drawn.len(), 40);
+        assert!(drawn.iter().all(|id| (90..130).contains(id)));
+    }
+    let drawn = ids(some().sampler(Sampler::balanced("label").replacement(false)));
+    assert_eq!(drawn.len(), 8);
+    // Rows of which none has a weight.
+    let zeros = Predicate::in_lambda(["weight"], |row| Ok(row["weight"].as_f64() == Some(0.0)));
+    let refused = error(
+        reader(&directory)
+            .predicate(zeros)
+            .sampler(Sampler::weighted("weight"))
+            .build(),
+    );
+    assert!(refused.to_string().contains("no row has a weight above 0"), "{refused}");
+    let five = Sampler::weighted("weight").replacement(false).samples(37);
+    let refused = error(some().sampler(five).build()).to_string();
+    assert!(refused.contains("at most 36 samples"), "{refused}");
+}
+
+/// The classes are the directories, the weights their names.
+#[test]
+fn partition_columns_are_classes_and_weights() {
+    let layout = Layout {
+        files: vec![90, 10, 20],
+        ..Layout::default()
+    };
+    let table = Table::write_partitioned("part", &["0", "1", "2"], &layout);
+    let part = |id: &i32| match id {
+        0..90 => 0,
+        90..100 => 1,
+        _ => 2,
+    };
+    let count = |drawn: &[i32], own| drawn.iter().filter(|id| part(id) == own).count();
+    let builder = || make_batch_reader(table.url());
+    let drawn = ids(builder().sampler(Sampler::balanced("part").replacement(false)));
+    assert_eq!([0, 1, 2].map(|own| count(&drawn, own)), [10, 10, 10]);
+    let drawn = ids(builder().sampler(Sampler::weighted("part").samples(500)));
+    // 10 rows of weight 1 and 20 of weight 2.
+    let counts = [0, 1, 2].map(|own| count(&drawn, own));
+    assert!(counts[0] == 0 && (60..=140).contains(&counts[1]), "{counts:?}");
 }
 
 /// The timestamps of Petastorm's own test: 0, 3, 8, 10, 11, 20, 23, and a column of the same in microseconds.

@@ -18,7 +18,7 @@ const EPOCHS: u64 = 500;
 const PETASTORM_EPOCHS: u64 = 60;
 
 /// Past the capture of the test harness: these lines are for the log of a run that passes.
-fn print(line: &str) {
+pub(super) fn print(line: &str) {
     // A log that is closed is no failure.
     let _ = writeln!(std::io::stdout(), "{line}");
 }
