@@ -48,8 +48,8 @@ impl Verify {
             ErrorKind::Corrupt,
             format!(
                 "the ledger is not exact: {} rows are missing, {} doubled, {} lines tell of other rows",
-                report.missing.len(),
-                report.doubled.len(),
+                report.n_missing,
+                report.n_doubled,
                 report.mismatches.len()
             ),
         );
@@ -83,6 +83,9 @@ fn text(report: &LedgerReport) -> String {
                 origin.sample, origin.file, origin.row_group, origin.row
             );
         }
+    }
+    for (from, to) in &report.gaps {
+        let _ = writeln!(text, "missing: epochs {from} to {}, whole", to - 1);
     }
     for mismatch in &report.mismatches {
         let _ = writeln!(

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use squall_reader::{BadRow, BatchReader, Epochs, LedgerEntry, LedgerWriter, Reader, ReaderState, Remainder};
+use squall_reader::{BadRow, BadRows, BatchReader, Epochs, LedgerEntry, LedgerWriter, Reader, ReaderState, Remainder};
 use squall_schema::{Error, Result, Schema, panic_text};
 
 use crate::collate::collate;
@@ -12,6 +12,9 @@ use crate::sink::{Host, Sink};
 
 /// Batches that the sink has made before they are asked for, when nothing else is said.
 const DEFAULT_PREFETCH: usize = 2;
+
+/// Most batches that are loaded ahead: more is a mistake.
+const MAX_PREFETCH: usize = 1 << 20;
 
 /// A reader that becomes a loader.
 pub trait IntoLoader: Sized {
@@ -81,7 +84,13 @@ impl<S: Sink> LoaderBuilder<S> {
     /// Checks the options and starts to load.
     pub fn build(self) -> Result<Loader<S>> {
         let mut reader = (self.reader)(self.remainder)?;
-        let ledger = reader.take_ledger();
+        if self.prefetch > MAX_PREFETCH {
+            return Err(Error::invalid(format!(
+                "expected at most {MAX_PREFETCH} batches that are loaded ahead, found {}",
+                self.prefetch
+            )));
+        }
+        let (ledger, bad_rows) = (reader.take_ledger(), reader.take_bad_rows());
         let mut loader = Loader {
             facts: Facts {
                 schema: reader.schema().clone(),
@@ -89,10 +98,10 @@ impl<S: Sink> LoaderBuilder<S> {
                 epoch: reader.epoch(),
                 begin: reader.state(),
                 state: reader.state(),
-                bad_rows: Vec::new(),
             },
             prefetch: self.prefetch,
             ledger,
+            bad_rows,
             ended: false,
             run: None,
             parked: Some((reader, self.sink)),
@@ -117,13 +126,13 @@ struct Loaded<S: Sink> {
 /// Runs on the loader's thread until the reader ends, fails, or nobody wants more.
 fn load<S: Sink>(reader: &mut BatchReader, sink: &mut S, noted: bool, batches: &Sender<Result<Loaded<S>>>) {
     let schema = reader.schema().clone();
-    let mut n_bad = reader.bad_rows().len();
     loop {
         let before = reader.state();
         let mut next = || {
             Some(reader.next_samples()?.and_then(|samples| {
                 let entry = noted.then(|| samples.entry(before.clone()));
-                Ok((sink.put(collate(samples, &schema)?)?, entry))
+                let bad_rows = samples.bad_rows.clone();
+                Ok((sink.put(collate(samples, &schema)?)?, entry, bad_rows))
             }))
         };
         let batch = match catch_unwind(AssertUnwindSafe(&mut next)) {
@@ -135,9 +144,7 @@ fn load<S: Sink>(reader: &mut BatchReader, sink: &mut S, noted: bool, batches: &
             ))),
         };
         let failed = batch.is_err();
-        let bad_rows = reader.bad_rows()[n_bad..].to_vec();
-        n_bad += bad_rows.len();
-        let loaded = batch.map(|(batch, entry)| Loaded {
+        let loaded = batch.map(|(batch, entry, bad_rows)| Loaded {
             batch,
             entry,
             state: reader.state(),
@@ -158,7 +165,6 @@ struct Facts {
     /// Where the loader began.
     begin: ReaderState,
     state: ReaderState,
-    bad_rows: Vec<BadRow>,
 }
 
 /// A loader's thread at work.
@@ -185,6 +191,8 @@ pub struct Loader<S: Sink> {
     facts: Facts,
     prefetch: usize,
     ledger: Option<LedgerWriter>,
+    /// Those of the batches that were handed out.
+    bad_rows: BadRows,
     /// Whether a batch could not be handed out.
     ended: bool,
     /// `None` while reader and sink are parked.
@@ -222,17 +230,23 @@ impl<S: Sink> Loader<S> {
 
     /// Goes on where a state was saved, of this loader or of one with the same order.
     pub fn seek(&mut self, state: &ReaderState) -> Result<()> {
+        let here = self.facts.state.clone();
         let reader = self.park()?;
-        reader.seek(state)?;
-        self.start()
+        let sought = reader.seek(state);
+        if sought.is_err() {
+            // It goes on where it stood.
+            reader.seek(&here)?;
+        }
+        self.start()?;
+        sought
     }
 
     /// Passes over the next steps without loading them, over the ends of epochs too: past a spike of the loss, say. Call it on
     /// all ranks alike.
     pub fn skip_steps(&mut self, steps: u64) -> Result<()> {
-        let state = self.facts.state.clone();
+        let here = self.facts.state.clone();
         let reader = self.park()?;
-        reader.seek(&state)?;
+        reader.seek(&here)?;
         reader.skip_steps(steps)?;
         self.start()
     }
@@ -240,7 +254,7 @@ impl<S: Sink> Loader<S> {
     /// The rows that were skipped so far because they are bad, on this rank. See
     /// [`on_bad_row`](squall_reader::ReaderBuilder::on_bad_row).
     pub fn bad_rows(&self) -> &[BadRow] {
-        &self.facts.bad_rows
+        self.bad_rows.rows()
     }
 
     /// Starts to load from where the parked reader stands.
@@ -287,27 +301,32 @@ impl<S: Sink> Iterator for Loader<S> {
     type Item = Result<S::Batch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
+        let next = match &self.run {
+            Some(run) if !self.ended => run.batches.recv().ok(),
+            _ => None,
+        };
+        let given = next.map(|loaded| loaded.and_then(|loaded| self.give(loaded)));
+        if !matches!(given, Some(Ok(_))) {
+            // Nothing comes behind the end, or behind an error.
+            self.ended = true;
+            self.facts.epoch = None;
         }
-        match self.run.as_ref()?.batches.recv().ok()? {
-            Ok(loaded) => {
-                if let (Some(ledger), Some(entry)) = (&mut self.ledger, loaded.entry)
-                    && let Err(error) = ledger.write(entry)
-                {
-                    self.ended = true;
-                    return Some(Err(error));
-                }
-                self.facts.state = loaded.state;
-                self.facts.epoch = loaded.epoch;
-                self.facts.bad_rows.extend(loaded.bad_rows);
-                Some(Ok(loaded.batch))
-            }
-            Err(error) => Some(Err(error)),
-        }
+        given
     }
 }
 
+impl<S: Sink> Loader<S> {
+    /// Hands a batch out: what was loaded ahead and never is counts for nothing.
+    fn give(&mut self, loaded: Loaded<S>) -> Result<S::Batch> {
+        self.bad_rows.add(loaded.bad_rows)?;
+        if let (Some(ledger), Some(entry)) = (&mut self.ledger, loaded.entry) {
+            ledger.write(entry)?;
+        }
+        self.facts.state = loaded.state;
+        self.facts.epoch = loaded.epoch;
+        Ok(loaded.batch)
+    }
+}
 impl<S: Sink> Epochs for Loader<S> {
     fn epoch(&self) -> Option<u64> {
         self.facts.epoch

@@ -183,3 +183,74 @@ fn a_loader_lists_the_rows_that_it_skipped() {
     );
     assert!(matches!(loader.bad_rows(), [bad] if bad.error.contains("fifty")));
 }
+
+#[test]
+fn the_epochs_of_a_loader_end() {
+    // Fewer rows than a batch, which are dropped.
+    let table = Table::write(&Layout {
+        files: vec![20],
+        ..Layout::default()
+    });
+    let reader = make_reader(table.url()).epochs(3).build().expect("a reader");
+    let mut loader = reader.into_loader(64).build().expect("a loader");
+    let mut batches = 0;
+    while let Some(epoch) = loader.next_epoch() {
+        batches += epoch.count();
+    }
+    assert_eq!((batches, loader.epoch()), (0, None));
+    // An error that nobody returns on.
+    let reader = make_reader(table.url()).epochs(3).build().expect("a reader");
+    let mut loader = reader.into_loader(4).sink(Failing(2)).build().expect("a loader");
+    let mut items = 0;
+    while let Some(epoch) = loader.next_epoch() {
+        items += epoch.count();
+    }
+    assert_eq!((items, loader.epoch()), (3, None));
+}
+
+#[test]
+fn a_seek_that_is_refused_changes_nothing() {
+    let table = table();
+    let load = |seed| {
+        let reader = make_batch_reader(table.url())
+            .columns(["id"])
+            .seed(seed)
+            .build()
+            .expect("a reader");
+        reader.into_loader(16).build().expect("a loader")
+    };
+    let ids = |batch: Result<HostBatch>| batch.expect("a batch").slice::<i32>("id").expect("ids").to_vec();
+    let whole: Vec<_> = load(1).map(ids).collect();
+    let mut loader = load(1);
+    assert_eq!(ids(loader.next().expect("a batch")), whole[0]);
+    assert!(loader.seek(load(2).state()).is_err());
+    assert_eq!(loader.map(ids).collect::<Vec<_>>(), whole[1..]);
+}
+
+/// What was loaded ahead and is loaded again is not bad twice.
+#[test]
+fn bad_rows_are_counted_where_they_are_handed_out() {
+    let table = table();
+    let spec = squall_reader::TransformSpec::per_row(|row| match row.int("id")? % 10 {
+        0 => Err(Error::invalid("bad")),
+        _ => Ok(()),
+    });
+    let reader = make_batch_reader(table.url())
+        .epochs(3)
+        .transform(spec)
+        .on_bad_row(OnBadRow::Skip { at_most: 12 });
+    let mut loader = reader
+        .build()
+        .expect("a reader")
+        .into_loader(12)
+        .prefetch(100)
+        .build()
+        .expect("a loader");
+    for _ in 0..3 {
+        loader.next().expect("a batch").expect("rows");
+        loader.skip_steps(0).expect("a loader");
+    }
+    assert!(loader.bad_rows().len() <= 12);
+    assert_eq!(loader.by_ref().filter(|batch| batch.is_ok()).count(), 27);
+    assert_eq!(loader.bad_rows().len(), 12);
+}

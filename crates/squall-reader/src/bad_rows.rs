@@ -1,5 +1,6 @@
 //! What becomes of a row that cannot be decoded or transformed.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use squall_schema::{Error, ErrorKind, Result, RowId};
@@ -12,9 +13,10 @@ pub enum OnBadRow {
     #[default]
     Fail,
     /// A substitute takes its place, so that no rank makes a step less: the next row of its window that is good, in stored
-    /// order and around the window's end. So it depends on the order alone, not on ranks or threads.
+    /// order and around the window's end. So it depends on the order alone, not on ranks or threads. Where all rows of a window
+    /// are bad, the reader fails. Of an n-gram the row is the first of its window.
     Skip {
-        /// How many bad rows a rank puts up with; the next one fails.
+        /// How many bad rows a rank puts up with, each counted once however often it comes; the next one fails.
         at_most: u64,
     },
 }
@@ -36,18 +38,43 @@ impl fmt::Display for BadRow {
     }
 }
 
-/// The bad rows of the batches that were delivered.
-#[derive(Debug, Default)]
-pub(crate) struct BadRows(Vec<BadRow>);
+/// The bad rows of the batches that were handed out, and how many there may be.
+#[derive(Debug)]
+pub struct BadRows {
+    policy: OnBadRow,
+    rows: Vec<BadRow>,
+    /// Dataset, piece and row of each.
+    known: HashSet<(u32, u32, u64)>,
+}
 
 impl BadRows {
-    pub(crate) fn rows(&self) -> &[BadRow] {
-        &self.0
+    pub(crate) fn new(policy: OnBadRow) -> Self {
+        Self {
+            policy,
+            rows: Vec::new(),
+            known: HashSet::new(),
+        }
     }
 
-    /// Takes those of a batch; an error where they are too many.
-    pub(crate) fn add(&mut self, rows: Vec<BadRow>, policy: OnBadRow) -> Result<()> {
+    /// Each of them once.
+    pub fn rows(&self) -> &[BadRow] {
+        &self.rows
+    }
+
+    /// Takes those of a batch; an error where they are too many. A row that comes again, in another epoch say, is known.
+    pub fn add(&mut self, rows: Vec<BadRow>) -> Result<()> {
         for bad in rows {
+            if self.known.contains(&(bad.row.dataset, bad.row.piece, bad.row.row)) {
+                continue;
+            }
+            if let OnBadRow::Skip { at_most } = self.policy
+                && self.rows.len() as u64 >= at_most
+            {
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    format!("more than {at_most} rows are bad: {}", bad.error),
+                ));
+            }
             tracing::warn!(
                 epoch = bad.row.epoch,
                 sample = bad.row.sample,
@@ -57,15 +84,8 @@ impl BadRows {
                 "skipped a bad row: {}",
                 bad.error
             );
-            if let OnBadRow::Skip { at_most } = policy
-                && self.0.len() as u64 >= at_most
-            {
-                return Err(Error::new(
-                    ErrorKind::Corrupt,
-                    format!("more than {at_most} rows are bad: {}", bad.error),
-                ));
-            }
-            self.0.push(bad);
+            self.known.insert((bad.row.dataset, bad.row.piece, bad.row.row));
+            self.rows.push(bad);
         }
         Ok(())
     }

@@ -22,6 +22,15 @@ pub trait Epochs: Iterator {
     /// The epoch of what comes next, from 0; `None` behind the last one.
     fn epoch(&self) -> Option<u64>;
 
+    /// The next item, if it is of this epoch.
+    #[doc(hidden)]
+    fn next_of(&mut self, epoch: u64) -> Option<Self::Item> {
+        match self.epoch() {
+            Some(own) if own == epoch => self.next(),
+            _ => None,
+        }
+    }
+
     /// What is left of the epoch that is read now, or the next one. It is an iterator that ends with its epoch; dropped
     /// before, the epoch goes on where it stands. `None` behind the last epoch.
     fn next_epoch(&mut self) -> Option<Epoch<'_, Self>>
@@ -51,9 +60,6 @@ impl<T, R: Epochs<Item = Result<T>>> Iterator for Epoch<'_, R> {
     type Item = Result<T>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.reader.epoch() {
-            Some(epoch) if epoch == self.number => self.reader.next(),
-            _ => None,
-        }
+        self.reader.next_of(self.number)
     }
 }

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::hash::Hasher;
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -56,17 +56,22 @@ impl Ledger {
     }
 
     /// The ledger of one rank. Its file is made when the first batch is delivered.
-    pub(crate) fn open(&self, share: Share) -> Result<LedgerWriter> {
+    ///
+    /// `member` is the process's rank and the number of processes where groups of ranks take the same samples, and its place in
+    /// its group.
+    pub(crate) fn open(&self, share: Share, member: Option<(u64, u64, u64)>) -> Result<LedgerWriter> {
         if self.every == 0 {
             return Err(Error::invalid(
                 "expected a line of the ledger every 1 step or more, found 0",
             ));
         }
-        let name = format!("rank-{:06}-of-{:06}.jsonl", share.rank, share.world_size);
+        let (rank, world_size, replica) = member.unwrap_or((share.rank, share.world_size, 0));
+        let name = format!("rank-{rank:06}-of-{world_size:06}.jsonl");
         Ok(LedgerWriter {
             path: self.directory.join(name),
             every: self.every,
             share,
+            replica,
             file: None,
             began: false,
             range: None,
@@ -81,11 +86,18 @@ pub(crate) struct Header {
     pub(crate) ledger: u32,
     pub(crate) rank: u64,
     pub(crate) world_size: u64,
+    /// The place in its group where groups of ranks take the same samples; rank and world size are those of groups then.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub(crate) replica: u64,
     pub(crate) global_batch: u64,
     pub(crate) remainder: String,
     /// Milliseconds since 1970, to know which run went on from which.
     pub(crate) started: u64,
     pub(crate) state: ReaderState,
+}
+
+fn is_first(replica: &u64) -> bool {
+    *replica == 0
 }
 
 /// A range of steps.
@@ -162,6 +174,7 @@ pub struct LedgerWriter {
     path: PathBuf,
     every: u64,
     share: Share,
+    replica: u64,
     file: Option<File>,
     /// Whether the header of what comes is written.
     began: bool,
@@ -230,6 +243,7 @@ impl LedgerWriter {
             ledger: VERSION,
             rank: self.share.rank,
             world_size: self.share.world_size,
+            replica: self.replica,
             global_batch: self.share.global_batch,
             remainder: remainder_name(self.share.remainder).to_owned(),
             started: since.map_or(0, |since| since.as_millis() as u64),
@@ -252,14 +266,30 @@ impl LedgerWriter {
                 if let Some(directory) = self.path.parent() {
                     fs::create_dir_all(directory).map_err(failed)?;
                 }
-                let file = OpenOptions::new().create(true).append(true).open(&self.path);
-                self.file.insert(file.map_err(failed)?)
+                let file = OpenOptions::new().create(true).read(true).append(true).open(&self.path);
+                let mut file = file.map_err(failed)?;
+                end_line(&mut file).map_err(failed)?;
+                self.file.insert(file)
             }
         };
         let mut text = serde_json::to_string(line).map_err(|error| failed(error.into()))?;
         text.push('\n');
         // One write a line: what is there after a crash is whole lines, but for the last one.
         file.write_all(text.as_bytes()).map_err(failed)
+    }
+}
+
+/// Ends the line within which a process was killed, so that what comes stands on lines of its own.
+fn end_line(file: &mut File) -> std::io::Result<()> {
+    if file.seek(SeekFrom::End(0))? == 0 {
+        return Ok(());
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    match last {
+        [b'\n'] => Ok(()),
+        _ => file.write_all(b"\n"),
     }
 }
 

@@ -85,7 +85,7 @@ pub mod expr {
     pub use datafusion_expr::{Expr, ident as col, in_list, lit, not};
 }
 
-pub use bad_rows::{BadRow, OnBadRow};
+pub use bad_rows::{BadRow, BadRows, OnBadRow};
 pub use builder::{ReaderBuilder, make_batch_reader, make_dataset, make_mixed_reader, make_reader};
 pub use epochs::{Epoch, Epochs};
 pub use forecast::{Coverage, DeliveryMap, Forecast, ForecastOptions, Memory, Quality, RankForecast};
@@ -94,7 +94,7 @@ pub use map::{DEFAULT_CACHE_BYTES, MapDataset, MapStats};
 pub use mix::{BLOCK as MIX_BLOCK, Ending, Mix};
 pub use ngram::{NGram, Threshold};
 pub use options::{DEFAULT_BATCH_SIZE, Partition};
-pub use order::{ORDER_VERSION, Order, OrderOptions, Samples, Segment, Shuffle};
+pub use order::{ORDER_VERSION, Order, OrderOptions, Samples, Shuffle};
 pub use predicate::{Predicate, Reduce, ReduceFn};
 pub use questions::{Delivery, EpochPlan, SampleOrigin};
 pub use rank::Topology;

@@ -158,6 +158,7 @@ impl MapDataset {
             samples: 0..self.len,
             ids,
             columns,
+            bad_rows: Vec::new(),
             substitutes: Vec::new(),
         };
         if let Some(index) = indices.iter().find(|index| **index >= self.len) {

@@ -15,6 +15,9 @@ use crate::sequence::Stretch;
 /// Samples in which the proportions hold.
 pub const BLOCK: u64 = 1000;
 
+/// How often a dataset may be read in one global batch.
+const MAX_PASSES: u128 = 100;
+
 /// Weights are whole multiples of one part in a million.
 const UNITS: u64 = 1_000_000;
 
@@ -86,6 +89,22 @@ impl Mix {
         .unwrap_or(0);
         mix.drawn = mix.draws_before(mix.len);
         Ok(mix)
+    }
+
+    /// Refuses global batches that would read a dataset very often: each time its windows are opened anew.
+    pub(crate) fn check_batch(&self, global_batch: u64) -> Result<()> {
+        for (member, len) in self.lens.iter().enumerate() {
+            let previous = member.checked_sub(1).map_or(0, |previous| self.cumulated[previous]);
+            let rows = u128::from(global_batch.min(self.len)) * u128::from(self.cumulated[member] - previous)
+                / u128::from(UNITS);
+            if rows / u128::from(*len) > MAX_PASSES {
+                return Err(Error::invalid(format!(
+                    "a global batch of {global_batch} would read dataset {member} of the mixture, of {len} samples, {} times: expected at most {MAX_PASSES}",
+                    rows / u128::from(*len)
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Samples of an epoch; every epoch has as many.
@@ -225,7 +244,11 @@ impl Mix {
 
     /// A digest of all that decides the mixture, for the state.
     pub(crate) fn text(&self) -> String {
-        format!("{:?} {:?} {:?}", self.ending, self.cumulated, self.lens)
+        let ending = match self.ending {
+            Ending::Shortest => "shortest",
+            Ending::Longest => "longest",
+        };
+        format!("{ending} {:?} {:?}", self.cumulated, self.lens)
     }
 }
 
@@ -239,12 +262,12 @@ fn cumulate(weights: &[f64]) -> Result<Vec<u64>> {
     let total: f64 = weights.iter().sum();
     if let Some(weight) = weights.iter().find(|weight| !(weight.is_finite() && **weight > 0.0)) {
         return Err(Error::invalid(format!(
-            "expected the weight of a dataset to be above 0, found {weight}"
+            "expected the weight of a dataset to be above 0, found {weight:e}"
         )));
     }
     if !(2..=usize::from(u16::MAX)).contains(&weights.len()) || !total.is_finite() {
         return Err(Error::invalid(format!(
-            "expected two to {} datasets with weights of a finite sum, found {} of {total}",
+            "expected two to {} datasets with weights of a finite sum, found {} of {total:e}",
             u16::MAX,
             weights.len()
         )));
@@ -257,7 +280,7 @@ fn cumulate(weights: &[f64]) -> Result<Vec<u64>> {
         let units = (sum / total * UNITS as f64).round() as u64;
         if units <= before {
             return Err(Error::invalid(format!(
-                "expected the weight of a dataset to be at least a millionth of their sum {total}, found {weight}"
+                "expected the weight of a dataset to be at least a millionth of their sum {total:e}, found {weight:e}"
             )));
         }
         cumulated.push(units);

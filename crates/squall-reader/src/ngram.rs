@@ -88,11 +88,15 @@ impl NGram {
         F: IntoIterator<Item = S>,
         S: Into<String>,
     {
-        let fields = fields.into_iter();
+        let mut of_offsets: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+        for (offset, names) in fields {
+            of_offsets
+                .entry(offset)
+                .or_default()
+                .extend(names.into_iter().map(Into::into));
+        }
         Self {
-            fields: fields
-                .map(|(offset, names)| (offset, names.into_iter().map(Into::into).collect()))
-                .collect(),
+            fields: of_offsets,
             timestamp: timestamp.into(),
             threshold: threshold.into(),
             overlap: true,
@@ -126,7 +130,11 @@ impl NGram {
 
     /// All that decides which windows there are, for the state.
     pub(crate) fn text(&self) -> String {
-        format!("{self:?}")
+        let threshold = match self.threshold {
+            Threshold::Number(number) => format!("number {:016x}", number.to_bits()),
+            Threshold::Time(time) => format!("time {}", time.as_nanos()),
+        };
+        format!("{:?} {:?} {threshold} {}", self.fields, self.timestamp, self.overlap)
     }
 
     /// Rows of a window.

@@ -87,21 +87,24 @@ impl Default for Options {
 }
 
 impl Options {
-    fn share(&self) -> Result<Share> {
+    /// The rank of the process, and the number of processes.
+    fn process(&self) -> Result<(u64, u64)> {
         let from_env = if self.rank_from_env {
             rank::from_env(|name| std::env::var(name).ok())?
         } else {
             None
         };
-        let (rank, world_size) = match (self.rank, from_env) {
-            (Some(given), Some(found)) if given != found => {
-                return Err(Error::invalid(format!(
-                    "the rank given is {} of {}, but the environment says {} of {}",
-                    given.0, given.1, found.0, found.1
-                )));
-            }
-            (given, found) => given.or(found).unwrap_or((0, 1)),
-        };
+        match (self.rank, from_env) {
+            (Some(given), Some(found)) if given != found => Err(Error::invalid(format!(
+                "the rank given is {} of {}, but the environment says {} of {}",
+                given.0, given.1, found.0, found.1
+            ))),
+            (given, found) => Ok(given.or(found).unwrap_or((0, 1))),
+        }
+    }
+
+    fn share(&self) -> Result<Share> {
+        let (rank, world_size) = self.process()?;
         let (rank, world_size) = match &self.topology {
             Some(topology) => topology.group(rank, world_size)?,
             None => (rank, world_size),
@@ -128,6 +131,17 @@ impl Options {
         Ok(share)
     }
 
+    /// The process's rank, the number of processes, and its place in its group, where ranks stand in groups.
+    fn member(&self) -> Result<Option<(u64, u64, u64)>> {
+        let Some(topology) = &self.topology else {
+            return Ok(None);
+        };
+        let (rank, world_size) = self.process()?;
+        let replica = topology.replica(rank, world_size)?;
+        let unequal = || Error::unsupported("groups of ranks that differ in size have no ledger together");
+        Ok(Some((rank, world_size, replica.ok_or_else(unequal)?)))
+    }
+
     pub(crate) fn open(self) -> Result<Opened> {
         let ledger = match (&self.ledger, self.partition) {
             (Some(_), Partition::RowGroups) => {
@@ -135,7 +149,7 @@ impl Options {
                     "ranks that partition row groups are not in lock-step: they have no ledger together",
                 ));
             }
-            (Some(ledger), Partition::Even) => Some(ledger.open(self.share()?)?),
+            (Some(ledger), Partition::Even) => Some(ledger.open(self.share()?, self.member()?)?),
             (None, _) => None,
         };
         let (plan, io) = self.plan()?;
@@ -205,6 +219,14 @@ impl Options {
             }
         };
 
+        if let (Some(state), Some(epochs)) = (&self.resume, self.epochs)
+            && state.epoch > epochs
+        {
+            return Err(Error::invalid(format!(
+                "cannot resume: the state stands in epoch {}, counted from 0, of {epochs}",
+                state.epoch
+            )));
+        }
         let plan = ReadPlan {
             start: self.resume.as_ref().map_or((0, 0), |state| (state.epoch, state.next)),
             sequence: match mixture {

@@ -62,11 +62,11 @@ pub struct Order {
 
 /// A run of rows of one piece, in the order of the epoch before windows are shuffled.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Segment {
+pub(crate) struct Segment {
     /// The place of the piece in the selection.
-    pub piece: u32,
+    pub(crate) piece: u32,
     /// Which of the piece's selected rows.
-    pub rows: Range<u64>,
+    pub(crate) rows: Range<u64>,
 }
 
 impl Order {

@@ -79,6 +79,9 @@ impl ReadPlan {
     pub(crate) fn check_steps(&self) -> Result<()> {
         let rows = self.len();
         self.share.validate_for(rows)?;
+        if let Sequence::Mixed(mix) = &self.sequence {
+            mix.check_batch(self.share.global_batch)?;
+        }
         if self.start.1 > rows {
             return Err(Error::invalid(format!(
                 "cannot resume: the state stands at sample {} of an epoch of {rows}",

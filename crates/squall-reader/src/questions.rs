@@ -7,6 +7,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
+use squall_dataset::{Dataset, Piece};
 use squall_schema::{Error, Result, RowId};
 
 use crate::gather::Picked;
@@ -18,6 +19,9 @@ use crate::select::Selection;
 pub struct EpochPlan {
     plan: Arc<ReadPlan>,
     epoch: u64,
+    /// The first sample of the first step that is a multiple of the global batch from where the reader began: 0, but in an epoch
+    /// that was resumed with another global batch.
+    offset: u64,
     /// The orders that were needed for the answers so far.
     schedule: Mutex<Schedule>,
 }
@@ -42,6 +46,8 @@ pub struct SampleOrigin {
 /// When a row is delivered, and to whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Delivery {
+    /// The dataset, by its place in a mixture; 0 where one dataset is read.
+    pub dataset: u32,
     /// The step in the epoch.
     pub step: u64,
     /// The rank that takes it; with a [`Topology`](crate::Topology), the group of ranks.
@@ -55,13 +61,15 @@ pub struct Delivery {
 }
 
 impl EpochPlan {
-    pub(crate) fn new(plan: Arc<ReadPlan>, epoch: u64) -> Self {
+    /// `begin` is the sample of the epoch that the reader began with.
+    pub(crate) fn new(plan: Arc<ReadPlan>, epoch: u64, begin: u64) -> Self {
         // Of the epoch that is asked about, whether or not the reader comes to it.
         let schedule = Schedule::new(Arc::new(ReadPlan {
             epochs: None,
             ..ReadPlan::clone(&plan)
         }));
         Self {
+            offset: begin % plan.share.global_batch,
             plan,
             epoch,
             schedule: Mutex::new(schedule),
@@ -83,14 +91,34 @@ impl EpochPlan {
         self.len() == 0
     }
 
-    /// Steps of every rank.
+    /// Steps of every rank, up to the end of the epoch.
     pub fn steps(&self) -> u64 {
-        self.plan.steps_per_epoch()
+        let before = u64::from(self.offset > 0);
+        before + self.plan.share.steps(self.len(), self.offset)
+    }
+
+    /// The first sample of a step.
+    fn first_of(&self, step: u64) -> Result<u64> {
+        if step >= self.steps() {
+            return Err(Error::invalid(format!(
+                "expected a step below the {} of an epoch, found {step}",
+                self.steps()
+            )));
+        }
+        let global_batch = self.plan.share.global_batch;
+        match (self.offset, step.checked_sub(1)) {
+            (0, _) => Ok(step * global_batch),
+            (offset, Some(before)) => Ok(offset + before * global_batch),
+            (offset, None) => Err(Error::invalid(format!(
+                "the samples before {offset} came in batches of another size, before the reader resumed"
+            ))),
+        }
     }
 
     /// The samples of a rank's batch, in its order. The first answer takes as long as planning an epoch, whatever the step.
     ///
-    /// Steps count from the beginning of the epoch, in batches of the reader's global batch.
+    /// Steps count from the beginning of the epoch, in batches of the reader's global batch, as
+    /// [`SampleBatch::step`](crate::SampleBatch::step) does.
     pub fn explain(&self, step: u64, rank: u64) -> Result<Vec<SampleOrigin>> {
         let rows = self.rows(step, rank)?;
         Ok(rows.into_iter().map(|row| self.origin(row)).collect())
@@ -114,14 +142,9 @@ impl EpochPlan {
                 share.world_size
             )));
         }
-        if step >= self.steps() {
-            return Err(Error::invalid(format!(
-                "expected a step below the {} of an epoch, found {step}",
-                self.steps()
-            )));
-        }
+        let first = self.first_of(step)?;
         let mut schedule = self.schedule.lock().unwrap_or_else(PoisonError::into_inner);
-        let batch = schedule.batch_at(rank, self.epoch, step * share.global_batch)?;
+        let batch = schedule.batch_at(rank, self.epoch, first)?;
         let batch = batch.ok_or_else(|| Error::internal("a step of the epoch has no batch"))?;
         Ok(Picked::new(&batch).ids)
     }
@@ -173,60 +196,65 @@ impl EpochPlan {
         }
     }
 
-    /// When a stored row is delivered in this epoch, in the order of the steps. Nothing where it is not selected, or left out
+    /// When a stored row is delivered in this epoch, in the order of datasets and steps; as part of an n-gram, in each of its windows. Nothing where it is not selected, or left out
     /// at the end of the epoch.
     ///
     /// Where row groups are partitioned, only the rows of the reader's own rank have an answer.
     ///
-    /// `file` is a path below the directory of a dataset; of a mixture every dataset that has such a file is asked.
+    /// `file` is a path below the directory of a dataset; of a mixture every dataset that has such a row
+    /// answers.
     pub fn where_is(&self, file: &str, row_group: u32, row: u64) -> Result<Vec<Delivery>> {
-        let mut known = false;
-        let mut samples = Vec::new();
+        let mut answers = Vec::new();
+        let mut refused = None;
         for (place, source) in self.plan.sources.iter().enumerate() {
             let dataset = &source.dataset;
             let Some(file) = dataset.files().iter().position(|own| own.path.as_ref() == file) else {
                 continue;
             };
-            known = true;
-            let same = |(piece, _): &(&squall_dataset::Piece, u32)| {
-                (piece.file as usize, piece.row_group) == (file, row_group)
-            };
-            let Some((piece, ordinal)) = dataset.pieces().iter().zip(0u32..).find(same) else {
-                return Err(Error::invalid(format!(
-                    "expected a row group below the {} of the file, found {row_group}",
-                    dataset.n_row_groups(file as u32)
-                ))
-                .at("file", &dataset.files()[file].path)
-                .at("URL", dataset.url()));
-            };
-            if let Some((own, world_size)) = self.plan.shard
-                && u64::from(ordinal) % world_size != own
-            {
-                return Err(Error::invalid(format!(
-                    "where row groups are partitioned each rank has an order of its own: this is rank {own} of {world_size}, and the row group is that of rank {}",
-                    u64::from(ordinal) % world_size
-                )));
+            match self.find(dataset, file, row_group, row) {
+                Ok(ordinal) => answers.push((place, ordinal)),
+                Err(error) => {
+                    let at = |error: Error| error.at("file", &dataset.files()[file].path).at("URL", dataset.url());
+                    refused = refused.or(Some(at(error)));
+                }
             }
-            if row >= piece.rows {
-                return Err(Error::invalid(format!(
-                    "expected a row below the {} of the row group, found {row}",
-                    piece.rows
-                ))
-                .at("row group", row_group)
-                .at("file", &dataset.files()[file].path)
-                .at("URL", dataset.url()));
-            }
-            self.samples_of(place, ordinal, row, &mut samples)?;
         }
-        if !known {
-            return Err(Error::invalid(format!("no dataset that is read has a file {file:?}")));
+        if answers.is_empty() {
+            let unknown = || Error::invalid(format!("no dataset that is read has a file {file:?}"));
+            return Err(refused.unwrap_or_else(unknown));
         }
         let mut deliveries = Vec::new();
-        for sample in samples {
-            self.deliveries_of(sample, &mut deliveries)?;
+        for (place, ordinal) in answers {
+            let mut samples = Vec::new();
+            self.samples_of(place, ordinal, row, &mut samples)?;
+            for sample in samples {
+                self.deliveries_of(place as u32, sample, &mut deliveries)?;
+            }
         }
         deliveries.sort_unstable();
         Ok(deliveries)
+    }
+
+    /// The ordinal of a row group that has this row.
+    fn find(&self, dataset: &Dataset, file: usize, row_group: u32, row: u64) -> Result<u32> {
+        let same = |(piece, _): &(&Piece, u32)| (piece.file as usize, piece.row_group) == (file, row_group);
+        let Some((piece, ordinal)) = dataset.pieces().iter().zip(0u32..).find(same) else {
+            return Err(Error::invalid(format!(
+                "expected a row group below the {} of the file, found {row_group}",
+                dataset.n_row_groups(file as u32)
+            )));
+        };
+        if row >= piece.rows {
+            let wrong = format!("expected a row below the {} of the row group, found {row}", piece.rows);
+            return Err(Error::invalid(wrong).at("row group", row_group));
+        }
+        match self.plan.shard {
+            Some((own, world_size)) if u64::from(ordinal) % world_size != own => Err(Error::invalid(format!(
+                "where row groups are partitioned each rank has an order of its own: this is rank {own} of {world_size}, and the row group is that of rank {}",
+                u64::from(ordinal) % world_size
+            ))),
+            _ => Ok(ordinal),
+        }
     }
 
     /// The samples of the epoch that a row is.
@@ -252,10 +280,15 @@ impl EpochPlan {
         Ok(())
     }
 
-    fn deliveries_of(&self, sample: u64, deliveries: &mut Vec<Delivery>) -> Result<()> {
+    fn deliveries_of(&self, dataset: u32, sample: u64, deliveries: &mut Vec<Delivery>) -> Result<()> {
         let share = self.plan.share;
         let steps = self.steps();
-        let step = sample / share.global_batch;
+        let step = match (self.offset, sample.checked_sub(self.offset)) {
+            (0, _) => sample / share.global_batch,
+            (_, Some(behind)) => 1 + behind / share.global_batch,
+            // It came in a batch of another size.
+            (_, None) => u64::MAX,
+        };
         let mut in_steps = vec![step];
         // Padding repeats samples in the last batch.
         in_steps.extend(steps.checked_sub(1).filter(|last| *last != step));
@@ -265,6 +298,7 @@ impl EpochPlan {
                 let rows = self.rows(step, rank)?;
                 let same = (0u64..).zip(&rows).filter(|(_, row)| row.sample == sample);
                 deliveries.extend(same.map(|(place, row)| Delivery {
+                    dataset,
                     step,
                     rank,
                     place,

@@ -31,8 +31,29 @@ impl Topology {
         Self(Groups::Listed(groups.into_iter().map(Into::into).collect()))
     }
 
+    /// The place of a rank in its group, from 0; `None` where groups differ in size.
+    pub(crate) fn replica(&self, rank: u64, world_size: u64) -> Result<Option<u64>> {
+        let (_, groups) = self.group(rank, world_size)?;
+        Ok(match &self.0 {
+            Groups::Consecutive(ranks) => Some(rank % ranks),
+            Groups::Strided(_) => Some(rank / groups),
+            Groups::Listed(groups) => {
+                let alike = groups.windows(2).all(|pair| pair[0].len() == pair[1].len());
+                let place = groups
+                    .iter()
+                    .find_map(|group| group.iter().position(|own| *own == rank));
+                place.filter(|_| alike).map(|place| place as u64)
+            }
+        })
+    }
+
     /// The group of a rank, from 0, and the number of groups.
     pub(crate) fn group(&self, rank: u64, world_size: u64) -> Result<(u64, u64)> {
+        if rank >= world_size {
+            return Err(Error::invalid(format!(
+                "expected a rank below the world size {world_size}, found {rank}"
+            )));
+        }
         match &self.0 {
             Groups::Consecutive(ranks) | Groups::Strided(ranks) => {
                 if *ranks == 0 || !world_size.is_multiple_of(*ranks) {

@@ -8,7 +8,7 @@ use arrow_array::RecordBatch;
 use squall_dataset::Dataset;
 use squall_schema::{Error, Result, Row, RowId, Schema};
 
-use crate::bad_rows::{BadRow, BadRows};
+use crate::bad_rows::{BadRow, BadRows, OnBadRow};
 use crate::epochs::Epochs;
 use crate::io::Io;
 use crate::ledger::{LedgerEntry, LedgerWriter};
@@ -34,6 +34,8 @@ pub struct SampleBatch {
     pub ids: Vec<RowId>,
     /// The columns, in their canonical Arrow types.
     pub columns: RecordBatch,
+    /// The rows that were replaced because they are bad.
+    pub bad_rows: Vec<BadRow>,
     pub(crate) substitutes: Vec<(u64, u32, u64)>,
 }
 
@@ -66,6 +68,10 @@ struct Core {
     fetched: Arc<AtomicU64>,
     /// The epoch and sample that come next.
     position: (u64, u64),
+    /// Where it began, or was moved to.
+    began: (u64, u64),
+    /// The epoch of the last batch.
+    last_epoch: Option<u64>,
     bad_rows: BadRows,
     ledger: Option<LedgerWriter>,
     ended: bool,
@@ -76,9 +82,11 @@ impl Core {
         Self {
             pipeline: None,
             position: plan.start,
+            began: plan.start,
+            last_epoch: None,
+            bad_rows: BadRows::new(plan.on_bad_row),
             plan: Arc::new(plan),
             io,
-            bad_rows: BadRows::default(),
             ledger,
             fetched: Arc::default(),
             ended: false,
@@ -89,6 +97,8 @@ impl Core {
     fn seek(&mut self, position: (u64, u64)) -> Result<()> {
         self.pipeline = None;
         self.position = position;
+        self.began = position;
+        self.last_epoch = None;
         self.ended = false;
         match &mut self.ledger {
             Some(ledger) => ledger.restart(),
@@ -111,11 +121,16 @@ impl Core {
         self.seek(plan.start)
     }
 
+    /// The epoch of the last batch, or of the first where there was none.
+    fn now(&self) -> u64 {
+        self.last_epoch.unwrap_or(self.position.0)
+    }
+
     /// The epoch of the next batch.
     fn epoch(&self) -> Option<u64> {
         let (epoch, next) = self.position;
         // An epoch that is over for want of a full batch is not the one that comes next.
-        let epoch = epoch + u64::from(next > 0 && self.plan.share.steps(self.plan.len(), next) == 0);
+        let epoch = epoch.saturating_add(u64::from(next > 0 && self.plan.share.steps(self.plan.len(), next) == 0));
         let is_over = self.ended || self.plan.epochs.is_some_and(|epochs| epoch >= epochs);
         (!is_over).then_some(epoch)
     }
@@ -145,13 +160,14 @@ impl Core {
                 after,
             })) => {
                 let substitutes = LedgerEntry::substitutes(&bad);
-                let mut noted = self.bad_rows.add(bad, self.plan.on_bad_row);
+                let mut noted = self.bad_rows.add(bad.clone());
                 let batch = SampleBatch {
                     epoch,
                     step,
                     samples,
                     ids,
                     columns,
+                    bad_rows: bad,
                     substitutes,
                 };
                 if let (Some(ledger), Ok(())) = (&mut self.ledger, &noted) {
@@ -161,6 +177,7 @@ impl Core {
                     return self.end(Some(Err(error)));
                 }
                 self.position = after;
+                self.last_epoch = Some(batch.epoch);
                 Some(Ok(batch))
             }
             last => self.end(last.map(|error| error.map(|_| unreachable!("a batch is matched above")))),
@@ -224,31 +241,35 @@ macro_rules! facts {
 
             /// Goes on where a state was saved, of this reader or of one with the same order.
             pub fn seek(&mut self, state: &ReaderState) -> Result<()> {
+                self.core.resume(state)?;
                 self.forget();
-                self.core.resume(state)
+                Ok(())
             }
 
             /// Passes over the next steps without reading them, over the ends of epochs too: past a spike of the loss, say. Call
-            /// it on all ranks alike.
+            /// it on all ranks alike, between two batches.
             pub fn skip_steps(&mut self, steps: u64) -> Result<()> {
-                self.forget();
+                self.check_between_batches()?;
                 self.core.skip_steps(steps)
             }
 
-            /// An epoch, to be asked which rows it has where.
+            /// An epoch, to be asked which rows it has where. In the epoch in which the reader began, or to which it was moved,
+            /// steps are those that it makes from there.
             pub fn epoch_plan(&self, epoch: u64) -> EpochPlan {
-                EpochPlan::new(self.core.plan.clone(), epoch)
+                let (first, next) = self.core.began;
+                let begin = if epoch == first { next } else { 0 };
+                EpochPlan::new(self.core.plan.clone(), epoch, begin)
             }
 
-            /// The samples of a rank's batch at a step of the epoch that is read now. See [`EpochPlan::explain`].
+            /// The samples of a rank's batch at a step of the epoch of the last batch. See [`EpochPlan::explain`]; an
+            /// [`EpochPlan`] answers many questions faster.
             pub fn explain(&self, step: u64, rank: u64) -> Result<Vec<SampleOrigin>> {
-                self.epoch_plan(self.core.position.0).explain(step, rank)
+                self.epoch_plan(self.now()).explain(step, rank)
             }
 
-            /// When a stored row is delivered in the epoch that is read now. See [`EpochPlan::where_is`].
+            /// When a stored row is delivered in the epoch of the last batch. See [`EpochPlan::where_is`].
             pub fn where_is(&self, file: &str, row_group: u32, row: u64) -> Result<Vec<Delivery>> {
-                self.epoch_plan(self.core.position.0)
-                    .where_is(file, row_group, row)
+                self.epoch_plan(self.now()).where_is(file, row_group, row)
             }
 
             /// The rows that were skipped so far because they are bad, on this rank.
@@ -278,8 +299,17 @@ macro_rules! facts {
             }
 
             /// Rank and world size, batch and remainder.
-            pub fn share(&self) -> &Share {
-                &self.core.plan.share
+            pub fn share(&self) -> Share {
+                let share = self.core.plan.share;
+                match self.core.plan.shard {
+                    Some((rank, world_size)) => Share {
+                        rank,
+                        world_size,
+                        global_batch: share.global_batch * world_size,
+                        ..share
+                    },
+                    None => share,
+                }
             }
 
             /// Bytes of files that were fetched for batches so far, what is read ahead included; those of footers and of where-clauses
@@ -319,13 +349,8 @@ impl Reader {
     /// Where the reader stands. Rows are delivered in batches (see
     /// [`batch_size`](crate::ReaderBuilder::batch_size)) on all ranks alike, so this is an error inside of one.
     pub fn state(&self) -> Result<ReaderState> {
-        match &self.batch {
-            Some((batch, next)) if *next < batch.ids.len() => Err(Error::invalid(format!(
-                "a state exists at the end of a batch: read the {} rows that are left of it",
-                batch.ids.len() - next
-            ))),
-            _ => Ok(self.core.state()),
-        }
+        self.check_between_batches()?;
+        Ok(self.core.state())
     }
 
     /// Rows of this rank in a whole epoch, those of the padding counted.
@@ -342,6 +367,33 @@ impl Reader {
         self.batch = None;
     }
 
+    /// The next row of the batch that is given now.
+    fn next_of_batch(&mut self) -> Option<Result<Row>> {
+        let (batch, next) = self.batch.as_mut()?;
+        let id = *batch.ids.get(*next)?;
+        let row = row_at(&batch.columns, *next, id, &self.names, &self.core.plan.schema);
+        *next += 1;
+        Some(row)
+    }
+
+    fn check_between_batches(&self) -> Result<()> {
+        match &self.batch {
+            Some((batch, next)) if *next < batch.ids.len() => Err(Error::invalid(format!(
+                "a reader stands between two batches at the end of one: read the {} rows that are left of it",
+                batch.ids.len() - next
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The epoch of the last row that was given; of the first one if there was none.
+    fn now(&self) -> u64 {
+        match &self.batch {
+            Some((batch, _)) => batch.epoch,
+            None => self.core.now(),
+        }
+    }
+
     /// The same rows in batches of columns, instead of the reader's own batches and remainder. The reader must not have
     /// begun.
     pub fn into_batches(self, batch_size: u64, remainder: Remainder) -> Result<BatchReader> {
@@ -356,14 +408,9 @@ impl Iterator for Reader {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some((batch, next)) = &mut self.batch
-                && let Some(id) = batch.ids.get(*next)
-            {
-                let row = row_at(&batch.columns, *next, *id, &self.names, &self.core.plan.schema);
-                *next += 1;
+            if let Some(row) = self.next_of_batch() {
                 return Some(row);
             }
-            self.batch = None;
             match self.core.next()? {
                 Ok(batch) => self.batch = Some((batch, 0)),
                 Err(error) => return Some(Err(error)),
@@ -409,6 +456,12 @@ impl BatchReader {
         self.len() == 0
     }
 
+    /// Takes the count of bad rows away, for one who hands the batches out later: a loader.
+    pub fn take_bad_rows(&mut self) -> BadRows {
+        let none = BadRows::new(OnBadRow::Skip { at_most: u64::MAX });
+        std::mem::replace(&mut self.core.bad_rows, none)
+    }
+
     /// Takes the ledger away, for one who hands the batches out later: a loader. What it gave until then is written down.
     pub fn take_ledger(&mut self) -> Option<LedgerWriter> {
         self.core.ledger.take()
@@ -416,6 +469,14 @@ impl BatchReader {
 
     /// A batch reader holds no part of a batch.
     fn forget(&mut self) {}
+
+    fn check_between_batches(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn now(&self) -> u64 {
+        self.core.now()
+    }
 
     /// The same rows, instead of in the reader's own batches and with its own remainder, in these. The reader must not have
     /// begun.
@@ -441,6 +502,20 @@ impl Epochs for Reader {
             Some((batch, next)) if *next < batch.ids.len() => Some(batch.epoch),
             _ => self.core.epoch(),
         }
+    }
+
+    fn next_of(&mut self, epoch: u64) -> Option<Result<Row>> {
+        // A rank's share of the last batch may be empty: the next row would be one of the next epoch.
+        while self.epoch() == Some(epoch) {
+            if let Some(row) = self.next_of_batch() {
+                return Some(row);
+            }
+            match self.core.next()? {
+                Ok(batch) => self.batch = Some((batch, 0)),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        None
     }
 }
 

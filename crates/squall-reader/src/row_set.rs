@@ -226,8 +226,8 @@ impl RowSet {
         }
     }
 
-    /// Which of the selected rows a row of the row group is: one, or none; several where it was drawn several times. Of
-    /// samples of several rows it is the first.
+    /// Which of the selected rows a row of the row group is: one, or none; several where it was drawn several times, or
+    /// stands in several windows.
     pub fn indices_of(&self, row: u64) -> Range<u64> {
         let one = |index: Option<u64>| index.map_or(0..0, |index| index..index + 1);
         match self {
@@ -236,8 +236,12 @@ impl RowSet {
             Self::Bitmap(bitmap) => one(bitmap.index_of(row)),
             Self::Drawn(drawn) => {
                 let place = drawn.base.indices_of(row);
-                let before = |place| drawn.first.partition_point(|first| u64::from(*first) < place) as u64;
-                before(place.start)..before(place.end)
+                // Samples that begin up to `span - 1` rows before the row hold it too.
+                let begins = |place| drawn.first.partition_point(|first| u64::from(*first) < place) as u64;
+                match place.is_empty() {
+                    true => 0..0,
+                    false => begins((place.start + 1).saturating_sub(drawn.span))..begins(place.end),
+                }
             }
         }
     }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use chacha20::ChaCha8Rng;
 use chacha20::rand_core::Rng;
 use squall_dataset::Dataset;
 use squall_schema::{Error, Result, Schema};
@@ -18,6 +19,9 @@ use crate::values::{self, Classes};
 
 /// Rows or draws that share a random stream.
 const BLOCK: u64 = 4096;
+
+/// Most samples of an epoch: a terabyte of draws.
+const MAX_SAMPLES: u64 = 1 << 37;
 
 /// Weights are whole multiples of the largest one, divided by this.
 const WEIGHT_UNITS: f64 = (1u64 << 31) as f64;
@@ -91,13 +95,20 @@ impl Sampler {
 
     /// All that decides what is drawn, for the state.
     pub(crate) fn text(&self) -> String {
-        format!("{self:?}")
+        let kind = match self.kind {
+            Kind::Weighted => "weighted",
+            Kind::Balanced => "balanced",
+        };
+        let (column, replacement, samples) = (&self.column, self.replacement, self.samples);
+        format!("{kind} {column:?} {replacement} {samples:?}")
     }
 
     /// Reads the column of all selected rows.
     pub(crate) fn prepare(&self, scan: &Scan, schema: &Schema, selection: &Arc<Selection>) -> Result<Draws> {
-        if self.samples == Some(0) {
-            return Err(Error::invalid("expected a sampler of at least one sample, found 0"));
+        if let Some(samples) = self.samples.filter(|samples| !(1..=MAX_SAMPLES).contains(samples)) {
+            return Err(Error::invalid(format!(
+                "expected a sampler of 1 to {MAX_SAMPLES} samples, found {samples}"
+            )));
         }
         let field = schema.get(&self.column).ok_or_else(|| schema.unknown(&self.column));
         let at = |error: Error| error.at("URL", scan.dataset.url());
@@ -168,7 +179,8 @@ impl Sampler {
             )));
         }
         Ok(Rows::WithoutReplacement {
-            weights: weights.to_vec(),
+            // So that the smallest of numbers do not lose their differences.
+            weights: weights.iter().map(|weight| weight / largest).collect(),
             samples,
         })
     }
@@ -238,7 +250,7 @@ impl Draws {
 
     /// The samples of an epoch, in stored order. Takes time in proportion to rows and samples.
     pub(crate) fn epoch(&self, seed: u64, epoch: u64) -> Result<Selection> {
-        let mut rows = self.rows.draw(seed, epoch);
+        let mut rows = self.rows.draw(seed, epoch)?;
         rows.sort_unstable();
         let mut pieces = Vec::new();
         let mut left = &rows[..];
@@ -262,7 +274,7 @@ impl Draws {
 
 impl Rows {
     /// Selected rows, in any order.
-    fn draw(&self, seed: u64, epoch: u64) -> Vec<u64> {
+    fn draw(&self, seed: u64, epoch: u64) -> Result<Vec<u64>> {
         match self {
             Self::Weighted { cumulated, samples } => {
                 let total = cumulated.last().copied().unwrap_or(0);
@@ -273,7 +285,7 @@ impl Rows {
             }
             Self::WithoutReplacement { weights, samples } => {
                 // The rows with the smallest of exponential times of the rates that the weights are.
-                let mut uniform = each(seed, epoch, weights.len() as u64, |rng| rng.next_u64() >> 11).into_iter();
+                let mut uniform = each(seed, epoch, weights.len() as u64, |rng| rng.next_u64() >> 11)?.into_iter();
                 let mut times: Vec<_> = (0u64..)
                     .zip(weights)
                     .filter_map(|(row, weight)| {
@@ -288,7 +300,7 @@ impl Rows {
                     times.select_nth_unstable_by(samples, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
                     times.truncate(samples);
                 }
-                times.into_iter().map(|(_, row)| row).collect()
+                Ok(times.into_iter().map(|(_, row)| row).collect())
             }
             Self::Balanced {
                 by_class,
@@ -301,27 +313,39 @@ impl Rows {
             Self::Balanced { by_class, samples, .. } => {
                 let n_classes = by_class.len() as u64;
                 let places = Permutation::new(n_classes, &mut stream(seed, epoch, Domain::Draw, 0));
-                let mut rows = Vec::with_capacity(*samples as usize);
+                let mut rows = room_for(*samples)?;
                 for (class, own) in (0u64..).zip(by_class) {
                     let one_more = places.get(class) < samples % n_classes;
                     let count = samples / n_classes + u64::from(one_more);
                     let order = Permutation::new(own.len() as u64, &mut stream(seed, epoch, Domain::Draw, class + 1));
                     rows.extend((0..count).map(|i| own[order.get(i) as usize]));
                 }
-                rows
+                Ok(rows)
             }
         }
     }
 }
 
+/// Room for so many draws: an error where there is none, and not an end of the process.
+fn room_for<T>(n: u64) -> Result<Vec<T>> {
+    let mut room = Vec::new();
+    let reserved = usize::try_from(n).ok().map(|n| room.try_reserve_exact(n));
+    match reserved {
+        Some(Ok(())) => Ok(room),
+        _ => Err(Error::invalid(format!(
+            "there is no memory for the draw of {n} samples"
+        ))),
+    }
+}
+
 /// So many draws, in blocks that have a random stream each.
-fn each<T>(seed: u64, epoch: u64, n: u64, mut draw: impl FnMut(&mut chacha20::ChaCha8Rng) -> T) -> Vec<T> {
-    let mut drawn = Vec::with_capacity(n as usize);
+fn each<T>(seed: u64, epoch: u64, n: u64, mut draw: impl FnMut(&mut ChaCha8Rng) -> T) -> Result<Vec<T>> {
+    let mut drawn = room_for(n)?;
     for block in 0..n.div_ceil(BLOCK) {
         let mut rng = stream(seed, epoch, Domain::Draw, block);
         drawn.extend((0..BLOCK.min(n - block * BLOCK)).map(|_| draw(&mut rng)));
     }
-    drawn
+    Ok(drawn)
 }
 
 #[cfg(test)]

@@ -129,6 +129,9 @@ impl Share {
 
     /// Rows that this rank takes of an epoch of `len` samples, those of the padding counted.
     pub fn rows(&self, len: u64) -> u64 {
+        if self.world_size == 0 {
+            return 0;
+        }
         let steps = self.steps(len, 0);
         let batch_size = self.global_batch / self.world_size;
         let short = !len.is_multiple_of(self.global_batch) && self.remainder == Remainder::Keep;

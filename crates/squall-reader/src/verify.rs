@@ -4,8 +4,9 @@
 //! these are, so a line whose digest is right is as good as the list of its rows. What runs delivered beyond the state that
 //! the next one resumed was rolled back with the trainer, and does not count.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,7 +22,10 @@ use crate::reader::BatchReader;
 use crate::share::{Remainder, Share};
 
 /// Most bytes of a ledger's line: files come from many machines.
-const MAX_LINE: usize = 1 << 24;
+const MAX_LINE: u64 = 1 << 24;
+
+/// Most rows that are named.
+const MAX_NAMED: usize = 1_000_000;
 
 /// What the ledgers of a run say.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -29,7 +33,7 @@ const MAX_LINE: usize = 1 << 24;
 pub struct LedgerReport {
     /// Files that were read.
     pub files: usize,
-    /// Times that the run was started or resumed.
+    /// Times that the run was started or resumed, on another world size or from another state.
     pub runs: usize,
     /// Samples that were delivered, those of the padding not counted.
     pub delivered: u64,
@@ -41,10 +45,16 @@ pub struct LedgerReport {
     pub rolled_back: u64,
     /// How far the run went: an epoch, and the first sample of it that no rank took.
     pub position: (u64, u64),
-    /// Rows before the position that nobody got.
+    /// How many rows before the position nobody got.
+    pub n_missing: u64,
+    /// These rows, a million of them at most.
     pub missing: Vec<LedgerRow>,
-    /// Rows that came more than once in an epoch.
+    /// How many rows came once more than they should in an epoch.
+    pub n_doubled: u64,
+    /// These rows, a million of them at most.
     pub doubled: Vec<LedgerRow>,
+    /// Runs of epochs, the last one left out, of which no rank wrote anything, though there are later ones.
+    pub gaps: Vec<(u64, u64)>,
     /// Lines whose rows are not those that the order says.
     pub mismatches: Vec<LedgerMismatch>,
     /// The last lines of files that end within a line, as those of killed processes may.
@@ -54,7 +64,7 @@ pub struct LedgerReport {
 impl LedgerReport {
     /// Whether every row was delivered once, as the order says.
     pub fn is_exact(&self) -> bool {
-        self.missing.is_empty() && self.doubled.is_empty() && self.mismatches.is_empty()
+        self.n_missing == 0 && self.n_doubled == 0 && self.gaps.is_empty() && self.mismatches.is_empty()
     }
 }
 
@@ -102,33 +112,84 @@ pub fn verify_ledger(builder: ReaderBuilder<BatchReader>, ledger: impl AsRef<Pat
             .check(&identity)
             .map_err(|error| error.at("line", segment.line).at("file", segment.file.display()))?;
     }
-    let runs = runs(segments);
-    report.runs = runs.len();
-    for segment in runs.iter().flat_map(|run| &run.segments) {
-        check_line_up(segment, plan.len(), &mut report)?;
+    if segments.iter().all(|segment| segment.lines.is_empty()) {
+        return Err(Error::new(ErrorKind::NotFound, "the ledger has no batch").at("file", ledger.as_ref().display()));
     }
+    for segment in &mut segments {
+        let next = segment.header.state.next;
+        if next > plan.len() {
+            return Err(Error::corrupt(format!(
+                "expected a ledger to begin with one of the {} samples of an epoch, found {next}",
+                plan.len()
+            ))
+            .at("line", segment.line)
+            .at("file", segment.file.display()));
+        }
+        drop_strays(segment, plan.len(), &mut report)?;
+    }
+    let runs = in_order(segments);
+    report.runs = runs.len();
+    let replicas = runs
+        .iter()
+        .flat_map(|run| &run.segments)
+        .map(|segment| segment.header.replica);
+    let replicas: BTreeSet<_> = replicas.collect();
     let plan = Arc::new(plan);
-    let lines = || {
-        runs.iter()
-            .flat_map(|run| &run.segments)
-            .flat_map(|segment| &segment.lines)
+    for replica in replicas {
+        audit(&plan, &runs, replica, &mut report)?;
+    }
+    Ok(report)
+}
+
+/// Checks what the ranks delivered that stand in this place of their groups.
+fn audit(plan: &Arc<ReadPlan>, runs: &[Run], replica: u64, report: &mut LedgerReport) -> Result<()> {
+    let own = |run: &'_ Run| {
+        run.segments
+            .iter()
+            .filter(move |segment| segment.header.replica == replica)
+            .count()
+            > 0
     };
-    let begin = runs.iter().map(|run| run.start).min().unwrap_or_default();
-    let last = lines().map(|(_, line)| line.epoch).max().unwrap_or(0);
+    let begin = runs
+        .iter()
+        .filter(|run| own(run))
+        .map(|run| run.start)
+        .min()
+        .unwrap_or_default();
+    let lines = runs
+        .iter()
+        .flat_map(|run| &run.segments)
+        .flat_map(|segment| &segment.lines);
+    let epochs: BTreeSet<_> = lines
+        .map(|(_, line)| line.epoch)
+        .filter(|epoch| *epoch >= begin.0)
+        .collect();
+    let Some(last) = epochs.last().copied() else {
+        return Ok(());
+    };
+    let mut expected = begin.0;
     // One epoch after the other, so that memory is that of one.
-    for epoch in begin.0..=last {
+    for epoch in epochs {
+        if epoch > expected {
+            report.gaps.push((expected, epoch));
+        }
+        expected = epoch.saturating_add(1);
         let mut audit = Audit::new(plan.clone(), epoch)?;
         for (place, run) in runs.iter().enumerate() {
-            // What a later run began at or before was rolled back.
-            let until = runs[place + 1..].iter().map(|later| later.start).min();
-            for segment in &run.segments {
-                audit.segment(segment, until, &mut report)?;
+            // What a later run began at or before was rolled back; of the same ranks, each for itself.
+            let later = runs[place + 1..]
+                .iter()
+                .filter(|later| later.world_size != run.world_size);
+            let until = later.map(|later| later.start).min();
+            for segment in run.segments.iter().filter(|segment| segment.header.replica == replica) {
+                let until = until.into_iter().chain(segment.until).min();
+                audit.segment(segment, until, report)?;
             }
         }
         let from = if epoch == begin.0 { begin.1 } else { 0 };
-        audit.close(from, epoch == last, &mut report)?;
+        audit.close(from, epoch == last, report)?;
     }
-    Ok(report)
+    Ok(())
 }
 
 /// What one rank wrote down between one begin and the next.
@@ -138,6 +199,8 @@ struct Segment {
     line: usize,
     header: Header,
     lines: Vec<(usize, Line)>,
+    /// Where the same rank began anew later, at the earliest: what it delivered from there on was rolled back.
+    until: Option<(u64, u64)>,
 }
 
 fn ledger_files(path: &Path) -> Result<Vec<PathBuf>> {
@@ -170,88 +233,137 @@ fn read_file(path: &Path, segments: &mut Vec<Segment>, report: &mut LedgerReport
             .at("file", path.display())
             .with_source(error)
     };
-    let text = fs::read(path).map_err(failed)?;
+    let mut file = BufReader::new(File::open(path).map_err(failed)?);
     let mut own: Vec<Segment> = Vec::new();
-    let lines: Vec<_> = text.split_inclusive(|byte| *byte == b'\n').collect();
-    for (i, line) in lines.iter().enumerate() {
-        let at = |error: Error| error.at("line", i + 1).at("file", path.display());
-        if !line.ends_with(b"\n") && i + 1 == lines.len() {
-            report.torn.push(path.to_owned());
+    // A line that is none: it may be one within which a process was killed.
+    let mut torn: Option<Error> = None;
+    for number in 1.. {
+        let at = |error: Error| error.at("line", number).at("file", path.display());
+        let mut line = Vec::new();
+        let read = (&mut file)
+            .take(MAX_LINE)
+            .read_until(b'\n', &mut line)
+            .map_err(failed)?;
+        if read == 0 {
             break;
         }
-        if line.len() > MAX_LINE {
+        if read as u64 == MAX_LINE {
             return Err(at(Error::corrupt(format!(
                 "a line of more than {MAX_LINE} bytes in a ledger"
             ))));
         }
         let damaged = |error: serde_json::Error| at(Error::corrupt("not a line of a ledger").with_source(error));
-        match serde_json::from_slice::<Header>(line) {
-            Ok(header) if header.ledger == VERSION => own.push(Segment {
-                file: path.to_owned(),
-                line: i + 1,
-                header,
-                lines: Vec::new(),
-            }),
-            Ok(header) => {
-                return Err(at(Error::unsupported(format!(
-                    "a ledger of version {}: expected {VERSION}",
-                    header.ledger
-                ))));
+        let is_header = line.starts_with(b"{\"ledger\":");
+        if let Some(error) = torn.take() {
+            // Whoever goes on begins with a header.
+            if !is_header {
+                return Err(error);
             }
-            Err(_) => {
-                let line: Line = serde_json::from_slice(line).map_err(damaged)?;
+            report.torn.push(path.to_owned());
+        }
+        if is_header {
+            match serde_json::from_slice::<Header>(&line) {
+                Ok(header) if header.ledger == VERSION => own.push(Segment {
+                    file: path.to_owned(),
+                    line: number,
+                    header,
+                    lines: Vec::new(),
+                    until: None,
+                }),
+                Ok(header) => {
+                    return Err(at(Error::unsupported(format!(
+                        "a ledger of version {}: expected {VERSION}",
+                        header.ledger
+                    ))));
+                }
+                Err(error) => torn = Some(damaged(error)),
+            }
+            continue;
+        }
+        match serde_json::from_slice::<Line>(&line) {
+            Ok(entry) if line.ends_with(b"\n") => {
                 let segment = own.last_mut();
                 let segment = segment.ok_or_else(|| at(Error::corrupt("a ledger that does not say whose it is")))?;
-                segment.lines.push((i + 1, line));
+                segment.lines.push((number, entry));
             }
+            // Whole, but for its end: nobody knows.
+            Ok(_) => torn = Some(at(Error::corrupt("a line of a ledger without its end"))),
+            Err(error) => torn = Some(damaged(error)),
         }
+    }
+    match torn {
+        Some(error) if own.is_empty() => return Err(error),
+        Some(_) => report.torn.push(path.to_owned()),
+        None => {}
+    }
+    let mut until: Option<(u64, u64)> = None;
+    for segment in own.iter_mut().rev() {
+        segment.until = until;
+        let start = segment.start();
+        until = Some(until.map_or(start, |until| until.min(start)));
     }
     segments.extend(own);
     Ok(())
 }
 
-/// What the ranks did between a start and the next.
+/// What ranks of one world size did from a start.
 struct Run {
     /// The epoch and sample where it began.
     start: (u64, u64),
+    world_size: u64,
     started: u64,
     segments: Vec<Segment>,
 }
 
-/// Segments of different ranks that began at the same state, in the order of time. The second time that a rank begins at a
-/// state is another run.
-fn runs(segments: Vec<Segment>) -> Vec<Run> {
-    let mut times: HashMap<(u64, u64, (u64, u64)), usize> = HashMap::new();
-    let mut runs: BTreeMap<((u64, u64), u64, usize), Run> = BTreeMap::new();
+/// The segments by start and world size, in the order in which they ran.
+///
+/// Time tells it, but clocks differ: a run that begins at a state comes behind one that has come to this state, whatever the
+/// clocks say. In one file, that of a rank, the order is that of the lines.
+fn in_order(segments: Vec<Segment>) -> Vec<Run> {
+    let mut runs: BTreeMap<((u64, u64), u64), Run> = BTreeMap::new();
     for segment in segments {
         let header = &segment.header;
-        let start = (header.state.epoch, header.state.next);
-        let time = times.entry((header.rank, header.world_size, start)).or_default();
-        let run = runs.entry((start, header.world_size, *time)).or_insert_with(|| Run {
-            start,
+        let run = runs.entry((segment.start(), header.world_size)).or_insert_with(|| Run {
+            start: segment.start(),
+            world_size: header.world_size,
             started: header.started,
             segments: Vec::new(),
         });
-        *time += 1;
         run.started = run.started.min(header.started);
         run.segments.push(segment);
     }
-    let mut runs: Vec<_> = runs.into_values().collect();
-    runs.sort_by_key(|run| (run.started, run.start));
-    runs
+    let mut left: Vec<_> = runs.into_values().collect();
+    left.sort_by_key(|run| (run.started, run.start));
+    let begin = left.iter().map(|run| run.start).min().unwrap_or_default();
+    let mut reached: BTreeSet<(u64, u64)> = BTreeSet::from([begin]);
+    let mut ordered = Vec::with_capacity(left.len());
+    while !left.is_empty() {
+        let next = left.iter().position(|run| reached.contains(&run.start)).unwrap_or(0);
+        let run = left.remove(next);
+        for (_, line) in run.segments.iter().flat_map(|segment| &segment.lines) {
+            reached.insert((line.epoch, line.samples.end));
+            // Its end may be that of the epoch.
+            reached.insert((line.epoch.saturating_add(1), 0));
+        }
+        ordered.push(run);
+    }
+    ordered
 }
 
-/// Notes where the lines of a rank do not follow one another.
-fn check_line_up(segment: &Segment, len: u64, report: &mut LedgerReport) -> Result<()> {
+/// Notes and leaves out the lines of a rank that do not follow the ones before them.
+fn drop_strays(segment: &mut Segment, len: u64, report: &mut LedgerReport) -> Result<()> {
     let share = segment.share()?;
-    let mut next = (segment.header.state.epoch, segment.header.state.next);
-    for (line, entry) in &segment.lines {
+    let start = segment.start();
+    let mut next = start;
+    let file = segment.file.clone();
+    segment.lines.retain(|(line, entry)| {
         if share.steps(len, next.1) == 0 {
             next = (next.0.saturating_add(1), 0);
         }
-        if (entry.epoch, entry.samples.start) != next {
+        let follows = (entry.epoch, entry.samples.start) == next;
+        if !follows {
             report.mismatches.push(LedgerMismatch {
-                file: segment.file.clone(),
+                file: file.clone(),
                 line: *line,
                 what: format!(
                     "expected to go on at sample {} of epoch {}, found sample {} of epoch {}",
@@ -259,12 +371,26 @@ fn check_line_up(segment: &Segment, len: u64, report: &mut LedgerReport) -> Resu
                 ),
             });
         }
-        next = (entry.epoch, entry.samples.end);
-    }
+        // A line that is lost is a gap of its own, and one that comes again doubles its rows. Others tell of nothing.
+        let place = (entry.epoch, entry.samples.start);
+        let tells = entry.epoch <= next.0.saturating_add(1)
+            && place >= start
+            && entry.samples.start < entry.samples.end
+            && entry.samples.end <= len;
+        if tells && place >= next {
+            next = (entry.epoch, entry.samples.end);
+        }
+        tells
+    });
     Ok(())
 }
 
 impl Segment {
+    /// The epoch and sample where it begins.
+    fn start(&self) -> (u64, u64) {
+        (self.header.state.epoch, self.header.state.next)
+    }
+
     fn share(&self) -> Result<Share> {
         let header = &self.header;
         let at = |error: Error| error.at("line", self.line).at("file", self.file.display());
@@ -419,6 +545,8 @@ impl Audit {
             }
         }
         twice.sort_unstable();
+        report.n_doubled += twice.len() as u64;
+        twice.truncate(MAX_NAMED.saturating_sub(report.doubled.len()));
         report.doubled.extend(self.name(&twice)?);
         Ok(())
     }
@@ -427,10 +555,16 @@ impl Audit {
     fn close(self, from: u64, is_last: bool, report: &mut LedgerReport) -> Result<()> {
         let to = if is_last { self.furthest } else { self.end };
         let is_seen = |sample: &u64| self.seen[(sample / 64) as usize] >> (sample % 64) & 1 == 1;
-        let missing: Vec<_> = (from..to).filter(|sample| !is_seen(sample)).collect();
+        let mut missing = Vec::new();
+        for sample in (from..to).filter(|sample| !is_seen(sample)) {
+            report.n_missing += 1;
+            if report.missing.len() + missing.len() < MAX_NAMED {
+                missing.push(sample);
+            }
+        }
         report.missing.extend(self.name(&missing)?);
         if is_last {
-            report.position = (self.epoch, to);
+            report.position = report.position.max((self.epoch, to));
         }
         Ok(())
     }
@@ -439,7 +573,7 @@ impl Audit {
         if samples.is_empty() {
             return Ok(Vec::new());
         }
-        let epoch = EpochPlan::new(self.plan.clone(), self.epoch);
+        let epoch = EpochPlan::new(self.plan.clone(), self.epoch, 0);
         let row = |origin| LedgerRow {
             epoch: self.epoch,
             origin,

@@ -4,6 +4,7 @@ mod damage;
 #[cfg(feature = "filter")]
 mod filter;
 mod forecast;
+mod golden;
 mod ledger;
 mod legacy;
 mod map;

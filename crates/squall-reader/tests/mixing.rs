@@ -268,6 +268,6 @@ fn what_does_not_mix_is_refused() {
     let state = mixed(&[(&a, 1.0), (&b, 1.0)]).build().expect("a reader").state();
     refuse(
         mixed(&[(&a, 1.0), (&b, 3.0)]).resume(state),
-        "the sampler, the n-grams or the mixture changed",
+        "the mixture (weights, ending",
     );
 }

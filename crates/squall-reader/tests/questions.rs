@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use squall_reader::{
-    BatchReader, Delivery, Epochs, Partition, ReaderBuilder, Remainder, Shuffle, Topology, make_batch_reader,
-    make_mixed_reader, make_reader,
+    BatchReader, Delivery, Epochs, Partition, ReaderBuilder, ReaderState, Remainder, Shuffle, Topology,
+    make_batch_reader, make_mixed_reader, make_reader,
 };
 use squall_testkit::{Layout, Table};
 
@@ -69,6 +69,7 @@ fn what_is_said_is_what_comes() {
                     let piece = &dataset.pieces()[id.piece as usize];
                     assert_eq!(said.file, dataset.file_of(piece).path.to_string());
                     let delivery = Delivery {
+                        dataset: id.dataset,
                         step: batch.step,
                         rank,
                         place,
@@ -259,4 +260,121 @@ fn without_shuffling_the_answers_are_plain() {
     let found = reader.where_is("part-00001.parquet", 1, 3).expect("an answer");
     // 50 rows of the first file, 16 of the first row group of the second.
     assert_eq!((found[0].step, found[0].place, found[0].sample), (6, 9, 69));
+}
+
+/// Behind a resume with another global batch steps are those that are made from there.
+#[test]
+fn steps_behind_a_resume_are_explained() {
+    let table = table();
+    let mut begun = builder(&table).global_batch(30).build().expect("a reader");
+    drop(begun.next());
+    let state = begun.state();
+    let reader = |rank| {
+        builder(&table)
+            .resume(state.clone())
+            .rank(rank, 2)
+            .global_batch(48)
+            .build()
+            .expect("a reader")
+    };
+    let asked = reader(0);
+    for rank in 0..2 {
+        let mut reader = reader(rank);
+        while let Some(batch) = reader.next_samples() {
+            let batch = batch.expect("a batch");
+            // Of the epoch that is read, also behind its last batch.
+            for said in [
+                asked.epoch_plan(0).explain(batch.step, rank),
+                reader.explain(batch.step, rank),
+            ] {
+                let said: Vec<_> = said
+                    .expect("an answer")
+                    .into_iter()
+                    .map(|origin| origin.sample)
+                    .collect();
+                assert_eq!(said, batch.ids.iter().map(|id| id.sample).collect::<Vec<_>>());
+            }
+        }
+    }
+    assert!(
+        error(asked.explain(0, 0))
+            .to_string()
+            .contains("before 30 came in batches of another size")
+    );
+}
+
+/// A rank whose share of an epoch's last batch is empty does not reach into the next epoch.
+#[test]
+fn an_epoch_of_rows_ends_with_the_epoch() {
+    let table = Table::write(&Layout {
+        files: vec![9],
+        ..Layout::default()
+    });
+    for rank in 0..4 {
+        let reader = make_reader(table.url()).rank(rank, 4).batch_size(2).epochs(3);
+        let mut reader = reader.build().expect("a reader");
+        let mut rows = 0;
+        while let Some(epoch) = reader.next_epoch() {
+            let number = epoch.number();
+            for row in epoch {
+                assert_eq!(row.expect("a row").id().epoch, number);
+                rows += 1;
+            }
+        }
+        assert_eq!(rows, if rank == 0 { 9 } else { 6 });
+    }
+}
+
+#[test]
+fn what_is_refused_changes_nothing() {
+    let table = table();
+    let builder = || make_reader(table.url()).batch_size(10).seed(3);
+    let other = make_reader(table.url())
+        .seed(4)
+        .build()
+        .expect("a reader")
+        .state()
+        .expect("a state");
+    let older = builder()
+        .build()
+        .expect("a reader")
+        .state()
+        .expect("a state")
+        .to_json()
+        .replace("\"v\":\"2.1\"", "\"v\":\"2.0\"");
+    let older = ReaderState::from_json(&older).expect("a state");
+    let mut reader = builder().build().expect("a reader");
+    let mut seen: Vec<_> = reader.by_ref().take(13).map(|row| row.expect("a row").id()).collect();
+    assert!(error(reader.seek(&other)).to_string().contains("the seed changed"));
+    assert!(error(reader.seek(&older)).to_string().contains("version \"2.0\""));
+    assert!(
+        error(reader.skip_steps(1))
+            .to_string()
+            .contains("read the 7 rows that are left")
+    );
+    seen.extend(reader.map(|row| row.expect("a row").id()));
+    let whole: Vec<_> = builder()
+        .build()
+        .expect("a reader")
+        .map(|row| row.expect("a row").id())
+        .collect();
+    assert_eq!(seen, whole);
+    let late = make_reader(table.url()).epochs(8).build().expect("a reader");
+    let mut late = late;
+    late.skip_steps(100).expect("a reader");
+    let state = late.state().expect("a state");
+    let refused = make_reader(table.url()).epochs(3).resume(state).build();
+    assert!(error(refused).to_string().contains("counted from 0, of 3"));
+    for rank in [8, 9] {
+        let refused = make_reader(table.url())
+            .rank(rank, 8)
+            .topology(Topology::strided(2))
+            .build();
+        assert!(error(refused).to_string().contains("below the world size 8"));
+    }
+    let refused = make_reader(table.url())
+        .rank(0, 0)
+        .topology(Topology::strided(2))
+        .build();
+    assert!(error(refused).to_string().contains("below the world size 0"));
 }

@@ -128,10 +128,7 @@ fn sampled_epochs_are_shared_and_resumed() {
         let rest = (0..2).map(|rank| batches(sampled().resume(state.clone()).rank(rank, 2).build().expect("a reader")));
         assert_eq!(sets(rest.collect()), whole[whole.len() / 2 + 1..]);
         let refused = error(builder().resume(state.clone()).build()).to_string();
-        assert!(
-            refused.contains("the sampler, the n-grams or the mixture changed"),
-            "{refused}"
-        );
+        assert!(refused.contains("the sampler or the n-gram changed"), "{refused}");
         // Each time that a row was drawn is known.
         let asked = sampled().build().expect("a reader");
         let (id, row) = whole[0][0];
@@ -166,7 +163,7 @@ fn samplers_that_cannot_draw_are_refused() {
         Sampler::balanced("label").replacement(false).samples(61),
         "at most 60 samples",
     );
-    refuse(Sampler::balanced("label").samples(0), "at least one sample, found 0");
+    refuse(Sampler::balanced("label").samples(0), "samples, found 0");
 }
 
 /// Nulls are a class, NaN of any bits is one, and the two zeros are the same.
@@ -259,6 +256,32 @@ fn partition_columns_are_classes_and_weights() {
     // 10 rows of weight 1 and 20 of weight 2.
     let counts = [0, 1, 2].map(|own| count(&drawn, own));
     assert!(counts[0] == 0 && (60..=140).contains(&counts[1]), "{counts:?}");
+}
+
+#[test]
+fn draws_that_do_not_fit_memory_are_errors() {
+    let directory = labelled();
+    let refuse = |samples| {
+        error(
+            reader(&directory)
+                .sampler(Sampler::balanced("label").samples(samples))
+                .build(),
+        )
+        .to_string()
+    };
+    assert!(refuse(1 << 58).contains("expected a sampler of 1 to"));
+    assert!(refuse(u64::MAX).contains("expected a sampler of 1 to"));
+}
+
+/// A row is delivered in each of its windows.
+#[test]
+fn windows_say_where_their_rows_are() {
+    let directory = timed(16);
+    let pairs = NGram::new([(0, ["id"]), (1, ["id"])], "id", 4);
+    let reader = reader(&directory).ngram(pairs).build().expect("a reader");
+    let times = |row| reader.where_is("0.parquet", 0, row).expect("an answer").len();
+    // The ids are 0, 3, 8, 10, 11, 20, 23.
+    assert_eq!((0..7).map(times).collect::<Vec<_>>(), [1, 1, 1, 2, 1, 1, 1]);
 }
 
 /// The timestamps of Petastorm's own test: 0, 3, 8, 10, 11, 20, 23, and a column of the same in microseconds.

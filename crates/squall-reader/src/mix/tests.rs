@@ -64,7 +64,7 @@ fn wrong_weights_are_refused() {
         let error = Mix::new(0, lens, weights, Ending::Shortest).expect_err("wrong");
         error.to_string()
     };
-    assert!(error(&[1, 1], &[1.0, 0.0]).contains("above 0, found 0"));
+    assert!(error(&[1, 1], &[1.0, 0.0]).contains("above 0, found 0e0"));
     assert!(error(&[1, 1], &[1.0, f64::NAN]).contains("found NaN"));
     assert!(error(&[1, 1], &[1.0, 1e-9]).contains("at least a millionth"));
     assert!(error(&[1], &[1.0]).contains("found 1"));

@@ -1,5 +1,6 @@
 //! Samples one after the other, from both ends, each window shuffled once.
 
+use std::iter::FusedIterator;
 use std::ops::Range;
 
 use super::Order;
@@ -122,5 +123,19 @@ impl DoubleEndedIterator for Samples<'_> {
     fn nth_back(&mut self, n: usize) -> Option<(u32, u64)> {
         let sample = self.samples.nth_back(n)?;
         Some(self.back.locate(self.order, sample))
+    }
+}
+
+impl FusedIterator for Samples<'_> {}
+
+impl Samples<'_> {
+    /// Samples that are left.
+    pub fn len(&self) -> u64 {
+        self.samples.end - self.samples.start
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
     }
 }

@@ -17,10 +17,10 @@ fn draws_are_pinned() {
     let with = rows(&weights, &Sampler::weighted("w").samples(8));
     let many: Vec<_> = (1..=16).map(f64::from).collect();
     let without = rows(&many, &Sampler::weighted("w").replacement(false).samples(6));
-    let mut drawn = without.draw(7, 1);
+    let mut drawn = without.draw(7, 1).expect("a draw");
     drawn.sort_unstable();
     assert_eq!(
-        (with.draw(7, 1), drawn),
+        (with.draw(7, 1).expect("a draw"), drawn),
         (vec![1, 1, 3, 3, 0, 0, 3, 0], vec![2, 6, 8, 10, 13, 15])
     );
 }
@@ -30,7 +30,9 @@ fn draws_are_pinned() {
 fn weights_are_kept() {
     let weights = [1.0, 2.0, 3.0, 4.0, 0.0, 10.0];
     let n = 200_000;
-    let drawn = rows(&weights, &Sampler::weighted("w").samples(n)).draw(1, 0);
+    let drawn = rows(&weights, &Sampler::weighted("w").samples(n))
+        .draw(1, 0)
+        .expect("a draw");
     let counts = counts(&drawn, weights.len());
     assert_eq!(counts[4], 0);
     let chi2: f64 = weights
@@ -54,7 +56,7 @@ fn without_replacement_rows_come_once_and_heavy_ones_more_often() {
     let n = 40_000;
     let mut inside = [0u64; 3];
     for epoch in 0..n {
-        let drawn = draws.draw(3, epoch);
+        let drawn = draws.draw(3, epoch).expect("a draw");
         assert!(drawn.len() == 2 && drawn[0] != drawn[1]);
         drawn.iter().for_each(|row| inside[*row as usize] += 1);
     }
@@ -83,18 +85,26 @@ fn balanced_rows_come_equally_often() {
         replacement: true,
         samples: 100_000,
     };
-    let rare = with.draw(1, 0).iter().filter(|row| **row >= 900).count() as f64;
+    let rare = with
+        .draw(1, 0)
+        .expect("a draw")
+        .iter()
+        .filter(|row| **row >= 900)
+        .count() as f64;
     assert!((rare - 50_000.0).abs() < 5.0 * 158.2, "{rare}");
     let without = |samples| Rows::Balanced {
         by_class: by_class.clone(),
         replacement: false,
         samples,
     };
-    let counts = counts(&without(200).draw(1, 0), 1000);
+    let counts = counts(&without(200).draw(1, 0).expect("a draw"), 1000);
     assert_eq!(counts[900..].iter().sum::<u64>(), 100);
     assert!(counts.iter().all(|count| *count <= 1));
-    assert_ne!(without(200).draw(1, 0), without(200).draw(1, 1));
-    let odd = without(101).draw(1, 5);
+    assert_ne!(
+        without(200).draw(1, 0).expect("a draw"),
+        without(200).draw(1, 1).expect("a draw")
+    );
+    let odd = without(101).draw(1, 5).expect("a draw");
     let rare = odd.iter().filter(|row| **row >= 900).count();
     assert!(odd.len() == 101 && (50..=51).contains(&rare));
 }
