@@ -1,7 +1,7 @@
 //! The options that `read` and `plan` share: what is read, in which order, and how it is divided.
 
 use clap::{Args, ValueEnum};
-use squall::{Error, Partition, ReaderBuilder, Remainder};
+use squall::{Error, Partition, ReaderBuilder, Remainder, Shuffle};
 
 use crate::rows::Rows;
 
@@ -34,6 +34,12 @@ pub(crate) struct ReadOptions {
     /// The zone of times in directory names, as Spark's session had it: Europe/Zurich, +02:00
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
     time_zone: String,
+    /// How rows are shuffled [default: windows, or as in a saved state]
+    #[arg(long, value_enum, value_name = "MODE")]
+    shuffle: Option<ShuffleFlag>,
+    /// Rows come as they are stored: --shuffle none
+    #[arg(long, conflicts_with = "shuffle")]
+    no_shuffle: bool,
     /// Places of the dataset that are read side by side [default: 32]
     #[arg(long)]
     lanes: Option<u64>,
@@ -48,6 +54,16 @@ pub(crate) struct ReadOptions {
     partition: PartitionFlag,
     #[command(flatten)]
     rows: Rows,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ShuffleFlag {
+    /// Not at all
+    None,
+    /// Row groups, and rows in windows of many lanes
+    Windows,
+    /// One permutation of all rows
+    Full,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -87,6 +103,15 @@ impl ReadOptions {
             })
             .partition(self.partition())
             .time_zone(&self.time_zone);
+        let shuffle = match (self.shuffle, self.no_shuffle) {
+            (Some(ShuffleFlag::None), _) | (None, true) => Some(Shuffle::None),
+            (Some(ShuffleFlag::Windows), _) => Some(Shuffle::Windows),
+            (Some(ShuffleFlag::Full), _) => Some(Shuffle::Full),
+            (None, false) => None,
+        };
+        if let Some(shuffle) = shuffle {
+            reader = reader.shuffle(shuffle);
+        }
         if let Some(seed) = self.seed {
             reader = reader.seed(seed);
         }

@@ -5,12 +5,14 @@
 
 use std::fmt::Write;
 
-use squall::{DeliveryMap, Forecast};
+use squall::{DeliveryMap, Forecast, MapSize};
 
-/// Rows, columns and groups of ranks of the map that is drawn, at most.
-pub(crate) const ROWS: usize = 64;
-pub(crate) const COLUMNS: usize = 96;
-pub(crate) const GROUPS: usize = 8;
+/// The map that is drawn, at most.
+pub(crate) const SIZE: MapSize = MapSize {
+    rows: 64,
+    columns: 96,
+    groups: 8,
+};
 
 const LEFT: f64 = 92.0;
 const TOP: f64 = 84.0;
@@ -32,26 +34,26 @@ pub(crate) fn svg(url: &str, forecast: &Forecast) -> String {
     let _ = writeln!(out, "<title>{title}</title>");
     let _ = writeln!(out, "<rect width=\"{width}\" height=\"{height}\" fill=\"#fff\"/>");
     text(&mut out, (LEFT, 28.0), "font-size=\"17\" font-weight=\"bold\"", &title);
+    let ranks = match forecast.groups == forecast.world_size {
+        true => format!("{} ranks", forecast.world_size),
+        false => format!("{} ranks in {} groups", forecast.world_size, forecast.groups),
+    };
     let order = format!(
-        "{} rows, {} ranks, {} rows a global batch, shuffle {}, {} lanes, windows of {} rows, seed {}",
-        forecast.rows,
-        forecast.world_size,
-        forecast.global_batch,
-        forecast.shuffle,
-        forecast.lanes,
-        forecast.window,
-        forecast.seed
+        "{} rows, {}, {} rows a global batch, shuffle {}, {} lanes, windows of {} rows, seed {}",
+        forecast.rows, ranks, forecast.global_batch, forecast.shuffle, forecast.lanes, forecast.window, forecast.seed
     );
     text(&mut out, (LEFT, 49.0), "", &order);
     let figures = format!(
-        "shuffle quality {:.3} of global batches, {:.3} of a rank's; read amplification {:.3}",
-        forecast.quality.quality, forecast.quality.rank_quality, forecast.read_amplification
+        "shuffle quality {} of global batches, {} of a rank's; read amplification {:.3}",
+        estimate(forecast.quality.quality, forecast.quality.standard_error),
+        estimate(forecast.quality.rank_quality, forecast.quality.rank_standard_error),
+        forecast.read_amplification
     );
     text(&mut out, (LEFT, 67.0), "", &figures);
     if let Some(map) = &forecast.map {
         cells(&mut out, map);
         axes(&mut out, forecast);
-        legend(&mut out, map, forecast.world_size);
+        legend(&mut out, map, forecast);
     }
     out.push_str("</svg>\n");
     out
@@ -120,20 +122,25 @@ fn axes(out: &mut String, forecast: &Forecast) {
     text(out, (x, y), &turned, "row group, as stored");
 }
 
-fn legend(out: &mut String, map: &DeliveryMap, world_size: u64) {
+fn legend(out: &mut String, map: &DeliveryMap, forecast: &Forecast) {
+    // The ranks of a group get the same rows.
+    let (one, many) = match forecast.groups == forecast.world_size {
+        true => ("rank", "ranks"),
+        false => ("group", "groups"),
+    };
     let x = LEFT + WIDTH + 24.0;
     let mut y = TOP + 10.0;
     text(out, (x, y), "font-weight=\"bold\"", "who gets the rows");
-    let bound = |group: usize| (u128::from(world_size) * group as u128).div_ceil(map.groups as u128);
+    let bound = |group: usize| (u128::from(forecast.groups) * group as u128).div_ceil(map.groups as u128);
     for group in 0..map.groups {
         y += 20.0;
         let [r, g, b] = colour(group, map.groups).map(|channel| channel.round() as u8);
         square(out, (x, y), &format!("fill=\"#{r:02x}{g:02x}{b:02x}\""));
         let (first, last) = (bound(group), bound(group + 1) - 1);
         let name = if first == last {
-            format!("rank {first}")
+            format!("{one} {first}")
         } else {
-            format!("ranks {first} to {last}")
+            format!("{many} {first} to {last}")
         };
         text(out, (x + 22.0, y), "", &name);
     }
@@ -166,6 +173,14 @@ fn square(out: &mut String, (x, y): (f64, f64), look: &str) {
 /// Text that is escaped already.
 fn text(out: &mut String, (x, y): (f64, f64), look: &str, escaped: &str) {
     let _ = writeln!(out, "<text x=\"{x}\" y=\"{y}\" {look}>{escaped}</text>");
+}
+
+/// An estimate with its standard error.
+pub(crate) fn estimate(value: f64, error: Option<f64>) -> String {
+    match error {
+        Some(error) => format!("{value:.3} \u{b1} {error:.3}"),
+        None => format!("{value:.3}"),
+    }
 }
 
 /// How dense a cell is drawn that has so many times the rows of an even epoch.

@@ -6,11 +6,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use squall::{
-    BatchReader, Coverage, DatasetUrl, Error, Forecast, ForecastOptions, RankForecast, Shuffle, make_batch_reader,
-};
+use squall::{BatchReader, Coverage, DatasetUrl, Error, Forecast, ForecastOptions, RankForecast, make_batch_reader};
 
 use crate::options::ReadOptions;
+use crate::picture::estimate;
 use crate::{Failure, picture, save};
 
 /// Above so many ranks the table has the least, the middle and the most of them.
@@ -30,11 +29,8 @@ pub(crate) struct Plan {
     #[arg(long, default_value_t = 0)]
     epoch: u64,
     /// How often the rows are read, for the number of all steps
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     epochs: u64,
-    /// How rows are shuffled
-    #[arg(long, value_enum, default_value = "windows")]
-    shuffle: ShuffleFlag,
     /// Threads of each rank, for its memory [default: as many as there are cores here]
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
@@ -59,16 +55,6 @@ pub(crate) struct Plan {
     /// Write to this file instead of standard output
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum ShuffleFlag {
-    /// Not at all
-    None,
-    /// Row groups, and rows in windows of many lanes
-    Windows,
-    /// One permutation of all rows
-    Full,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -107,11 +93,6 @@ impl Plan {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let url = DatasetUrl::parse(&self.options.url)?;
         let mut reader = self.options.apply(make_batch_reader(&self.options.url), self.rank)?;
-        reader = reader.shuffle(match self.shuffle {
-            ShuffleFlag::None => Shuffle::None,
-            ShuffleFlag::Windows => Shuffle::Windows,
-            ShuffleFlag::Full => Shuffle::Full,
-        });
         if let Some(threads) = self.workers {
             reader = reader.workers(threads);
         }
@@ -124,7 +105,7 @@ impl Plan {
         }
         let mut options = ForecastOptions::default().with_epoch(self.epoch);
         if self.format == PlanFormat::Svg {
-            options = options.with_map(picture::ROWS, picture::COLUMNS, picture::GROUPS);
+            options = options.with_map(picture::SIZE);
         }
         let forecast = reader.forecast(&options)?;
         let text = match self.format {
@@ -212,6 +193,10 @@ impl Plan {
 
     fn text(&self, url: &str, forecast: &Forecast) -> String {
         let mut text = format!("{url}: epoch {}, seed {}\n", forecast.epoch, forecast.seed);
+        let groups = match forecast.groups == forecast.world_size {
+            true => String::new(),
+            false => format!(" in {} groups that take the same samples", forecast.groups),
+        };
         let mut line = |name: &str, value: String| {
             // Writing to a String does not fail.
             let _ = writeln!(text, "  {name:16} {value}");
@@ -228,10 +213,13 @@ impl Plan {
         line(
             "ranks",
             format!(
-                "{}, {} rows a global batch, remainder {}, partition {}",
+                "{}{groups}, {} rows a global batch, remainder {}, partition {}",
                 forecast.world_size, forecast.global_batch, forecast.remainder, forecast.partition
             ),
         );
+        if !forecast.ranks_without_rows.is_empty() {
+            line("without rows", without_rows(&forecast.ranks_without_rows));
+        }
         line(
             "order",
             format!(
@@ -270,10 +258,18 @@ impl Plan {
         line(
             "shuffle quality",
             format!(
-                "{:.3} of global batches, {:.3} of a rank's batches (1 = a random permutation)",
-                quality.quality, quality.rank_quality
+                "{} of global batches, {} of a rank's batches (1 = a random permutation)",
+                estimate(quality.quality, quality.standard_error),
+                estimate(quality.rank_quality, quality.rank_standard_error)
             ),
         );
+        if quality.epochs > 1 {
+            let judged = format!(
+                "{} batches of {} epochs, for the quality",
+                quality.batches, quality.epochs
+            );
+            line("judged", judged);
+        }
         line(
             "mixing",
             format!(
@@ -354,6 +350,19 @@ impl Plan {
         }
         table
     }
+}
+
+/// Ranks that cannot read, by their numbers while they are few.
+fn without_rows(ranks: &[u64]) -> String {
+    let shown: Vec<_> = ranks.iter().take(RANKS_SHOWN).map(u64::to_string).collect();
+    let more = ranks.len() - shown.len();
+    let more = (more > 0).then(|| format!(" and {more} more"));
+    format!(
+        "{} {}{}: no selected row is in their row groups, such a rank cannot read",
+        if ranks.len() == 1 { "rank" } else { "ranks" },
+        shown.join(", "),
+        more.unwrap_or_default()
+    )
 }
 
 /// Bytes for people, in powers of 1024.

@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use squall::{
-    BatchReader, Error, ErrorKind, Ledger, Partition, ReaderState, Row, SampleBatch, Shuffle, columns,
-    make_batch_reader,
+    BatchReader, Error, ErrorKind, Ledger, Partition, ReaderState, Row, SampleBatch, columns, make_batch_reader,
 };
 
 use crate::json::{self, Arrays};
@@ -29,9 +28,6 @@ pub(crate) struct Read {
     /// How often the rows are read
     #[arg(long, default_value_t = 1)]
     epochs: u64,
-    /// Rows come as they are stored
-    #[arg(long)]
-    no_shuffle: bool,
     /// Go on where this state was saved
     #[arg(long, value_name = "FILE")]
     state_in: Option<PathBuf>,
@@ -100,9 +96,6 @@ impl Read {
         }
         let mut reader = self.options.apply(make_batch_reader(&self.options.url), self.rank)?;
         reader = reader.epochs(self.epochs);
-        if self.no_shuffle {
-            reader = reader.shuffle(Shuffle::None);
-        }
         if let Some(directory) = &self.ledger {
             reader = reader.ledger(Ledger::new(directory));
         }

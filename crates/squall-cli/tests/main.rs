@@ -456,6 +456,13 @@ fn ranges_splits_and_row_groups_are_selected() {
             .collect::<Vec<_>>()
     };
     assert_eq!(found(&["--select", "id=3,90"]), with(&[3, 90]));
+    let selector = squall::RowGroupSelector::single("id", [3, 90]);
+    let reader = squall::make_batch_reader(&indexed).row_group_selector(selector).build();
+    let report = *reader.expect("a reader").selection_report();
+    assert_eq!(
+        (report.row_groups, report.pruned_by_selector, report.matched),
+        (3, 1, 2)
+    );
     assert_eq!(
         found(&["--select", "id=3,90", "--select", "by_name=row 95,row 60"]),
         with(&[90])
@@ -853,6 +860,70 @@ fn a_plan_is_text_json_and_a_picture() {
         .contains("row groups")
     );
     fail(1, &["plan", "/nonexistent"]);
+    assert!(fail(2, &["plan", &table.url, "--world-size", "65537"]).contains("expected at most 65536 ranks"));
+    assert!(fail(2, &["plan", &table.url, "--epochs", "0"]).contains("0 is not in 1.."));
+    plan(&["--prefetch", &u64::MAX.to_string(), "--workers", "1"]);
+}
+
+/// `read` and `plan` have the same flags for the order.
+#[test]
+fn shuffling_has_the_same_flags_everywhere() {
+    let table = converted();
+    for command in ["read", "plan"] {
+        let run = |flags: &[&str]| succeed(&[&[command, &table.url, "--seed", "3"], flags].concat());
+        let [none, windows, full] = ["none", "windows", "full"].map(|mode| run(&["--shuffle", mode]));
+        assert_eq!(run(&["--no-shuffle"]), none);
+        assert_eq!(run(&[]), windows);
+        assert!(none != windows && windows != full && full != none);
+        fail(2, &[command, &table.url, "--no-shuffle", "--shuffle", "full"]);
+    }
+}
+
+/// The plan of docs/plan.md is that of the README's dataset.
+#[test]
+fn the_page_has_the_plan_that_is_printed() {
+    const PAGE: &str = include_str!("../../../docs/plan.md");
+    const README: &str = include_str!("../../../README.md");
+    const SHOWN: &str = "/tmp/digits/train";
+    let query = "SELECT * FROM source WHERE id % 5 <> 0";
+    let line = format!("squall convert examples/data/digits {SHOWN} --sql \"{query}\"");
+    assert!(README.contains(&line), "the README makes another dataset");
+
+    let directory = TempDir::new().expect("a temporary directory");
+    let url = directory.path().join("train").display().to_string();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/digits");
+    succeed(&["convert", source, &url, "--sql", query]);
+    // Memory depends on the number of cores where hands are not given.
+    let flags = "--world-size 4 --batch-size 32 --seed 7 --workers 4";
+    let flags: Vec<_> = ["plan", &url].into_iter().chain(flags.split(' ')).collect();
+    let printed = format!("$ squall {}\n{}", flags.join(" "), succeed(&flags)).replace(&url, SHOWN);
+    assert!(
+        PAGE.contains(&format!("```text\n{printed}```\n")),
+        "docs/plan.md does not have this plan:\n{printed}"
+    );
+}
+
+#[test]
+fn a_plan_names_ranks_without_rows() {
+    let table = Table::write(&Layout::default());
+    let url = table.url();
+    let flags = [
+        "plan",
+        &url,
+        "--partition",
+        "row-groups",
+        "--world-size",
+        "4",
+        "--where",
+        "id < 40",
+    ];
+    let text = succeed(&flags);
+    let expected = "without rows     rank 3: no selected row is in their row groups, such a rank cannot read";
+    assert!(text.contains(expected), "{text}");
+    let last: Vec<_> = text.lines().last().expect("a line").split_whitespace().collect();
+    assert_eq!(last, ["3", "0", "0", "0", "0", "0", "0.000", "0", "B", "0", "B"]);
+    let json: Value = serde_json::from_str(&succeed(&[&flags[..], &["--format", "json"]].concat())).expect("JSON");
+    assert_eq!((&json["ranks_without_rows"], &json["groups"]), (&json!([3]), &json!(4)));
 }
 
 #[test]

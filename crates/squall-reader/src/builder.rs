@@ -386,7 +386,8 @@ impl<R> ReaderBuilder<R> {
     /// What an epoch takes of all ranks, without reading it: steps, rows, bytes, memory, and how well it is shuffled. Of the rank
     /// only the world size matters, which may be larger than any machine at hand; workers and prefetch are those of each rank.
     ///
-    /// Opens the dataset, selects rows, and reads the footers of all files.
+    /// Opens the dataset, selects rows, and reads the footers of all files. An error for a mixture, and for more than 65,536
+    /// ranks.
     ///
     /// ```no_run
     /// # fn main() -> squall_schema::Result<()> {
@@ -400,8 +401,13 @@ impl<R> ReaderBuilder<R> {
     pub fn forecast(mut self, options: &ForecastOptions) -> Result<Forecast> {
         // Every rank is looked at: the rows stay whole until then.
         let partition = std::mem::take(&mut self.options.partition);
+        let world = forecast::World {
+            ranks: self.options.rank_of_world()?.1,
+            topology: self.options.topology.clone(),
+            partition,
+        };
         let (plan, io) = self.options.plan()?;
-        forecast::of_plan(&plan, &io, partition, options)
+        forecast::of_plan(&plan, &io, &world, options)
     }
 }
 

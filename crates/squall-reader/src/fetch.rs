@@ -29,7 +29,6 @@ impl Footers {
     }
 
     /// How many are loaded.
-    #[cfg(feature = "filter")]
     pub(crate) fn loaded(&self) -> u64 {
         self.0.iter().filter(|footer| footer.initialized()).count() as u64
     }

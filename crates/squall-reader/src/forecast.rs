@@ -10,21 +10,21 @@ mod figures;
 mod memory;
 mod quality;
 mod sizes;
+mod world;
 
 use std::ops::Range;
 
 use squall_schema::{Error, Result};
 
-use self::batches::Batches;
-pub use self::figures::{Coverage, DeliveryMap, Forecast, Memory, Quality, RankForecast};
+pub use self::figures::{Coverage, DeliveryMap, Forecast, MapSize, Memory, Quality, RankForecast};
 use self::memory::Hands;
-use self::quality::Stored;
+use self::quality::{Stored, Verdict};
 use self::sizes::FooterSizes;
+pub(crate) use self::world::World;
+use self::world::{EpochOrders, Party};
 use crate::io::Io;
 use crate::options::Partition;
-use crate::order::Order;
 use crate::plan::ReadPlan;
-use crate::select::Selection;
 use crate::share::{Remainder, Share};
 
 /// Most ranks of a forecast.
@@ -38,9 +38,9 @@ const MAX_CELLS: usize = 1 << 22;
 pub struct ForecastOptions {
     /// The epoch; that in which the reader would begin if not given.
     pub epoch: Option<u64>,
-    /// Rows, columns and groups of ranks of a [`DeliveryMap`]; none is made if not given. There are never more rows than row
-    /// groups, columns than steps, or groups than ranks.
-    pub map: Option<(usize, usize, usize)>,
+    /// The size of a [`DeliveryMap`]; none is made if not given. There are never more rows than row groups, columns than
+    /// steps, or groups than ranks.
+    pub map: Option<MapSize>,
 }
 
 impl ForecastOptions {
@@ -51,10 +51,10 @@ impl ForecastOptions {
         self
     }
 
-    /// Makes a map of so many rows, columns and groups of ranks.
+    /// Makes a map of this size.
     #[must_use]
-    pub fn with_map(mut self, rows: usize, columns: usize, groups: usize) -> Self {
-        self.map = Some((rows, columns, groups));
+    pub fn with_map(mut self, size: MapSize) -> Self {
+        self.map = Some(size);
         self
     }
 }
@@ -68,120 +68,102 @@ pub(crate) trait Sizes {
     fn row(&self) -> (f64, f64);
 }
 
-/// Ranks that share one order: all of them, or one where row groups are partitioned.
-pub(crate) struct Party<'a> {
-    first_rank: u64,
-    batches: Batches<'a>,
-    sizes: &'a dyn Sizes,
-    /// The pieces of the order, by their places in the selection of all parties; the same if not given.
-    pieces: Option<Vec<u32>>,
-}
-
 /// Forecasts what the ranks of a plan do; its own rank does not matter.
-pub(crate) fn of_plan(plan: &ReadPlan, io: &Io, partition: Partition, options: &ForecastOptions) -> Result<Forecast> {
+pub(crate) fn of_plan(plan: &ReadPlan, io: &Io, world: &World, options: &ForecastOptions) -> Result<Forecast> {
     let [source] = &*plan.sources else {
         return Err(Error::unsupported(
             "a mixture has no row groups of its own: forecast its datasets one by one",
         ));
     };
     let share = Share { rank: 0, ..plan.share };
-    if share.world_size > MAX_RANKS {
-        return Err(Error::unsupported(format!(
+    if world.ranks > MAX_RANKS {
+        return Err(Error::invalid(format!(
             "expected at most {MAX_RANKS} ranks in a forecast, found {}",
-            share.world_size
+            world.ranks
         )));
     }
     let epoch = options.epoch.unwrap_or(plan.start.0);
-    let selected = source.rows(epoch)?;
-    let footers = FooterSizes::load(source, &selected, io)?;
-    // The selection and the share of each party of ranks, and its first rank.
-    let parties = match partition {
-        Partition::Even => vec![(Selection::clone(&selected), share)],
-        Partition::RowGroups => (0..share.world_size)
-            .map(|rank| {
-                let own = Selection::clone(&selected);
-                Ok((
-                    own.shard(&source.dataset, rank, share.world_size)?,
-                    Share {
-                        rank: 0,
-                        world_size: 1,
-                        global_batch: share.global_batch / share.world_size,
-                        remainder: share.remainder,
-                    },
-                ))
-            })
-            .collect::<Result<_>>()?,
-    };
-    let orders = parties.iter().map(|(selection, share)| {
-        share.validate_for(selection.rows())?;
-        Order::new(&selection.rows_per_piece(), &source.order, epoch)
-    });
-    let orders = orders.collect::<Result<Vec<_>>>()?;
-    let sizes = parties.iter().map(|(selection, _)| footers.of(selection));
+    let orders = EpochOrders::new(source, share, world.partition, epoch)?;
+    let footers = FooterSizes::load(source, &orders.selected, io)?;
+    let sizes = orders.shards.iter().map(|shard| footers.of(&shard.selection));
     let sizes = sizes.collect::<Result<Vec<_>>>()?;
-    let of_all = |selection: &Selection| {
-        let all = selected.pieces();
-        let place = |ordinal| all.partition_point(|piece| piece.piece < ordinal) as u32;
-        selection.pieces().iter().map(|piece| place(piece.piece)).collect()
+    let sizes: Vec<_> = sizes.iter().map(|sizes| sizes as &dyn Sizes).collect();
+    let stored = |orders: &EpochOrders| Stored::new(&orders.selected.rows_per_piece(), share.global_batch);
+    let (parties, in_order) = (orders.parties(), stored(&orders));
+    let steps = parties.iter().map(|party| party.batches.steps).max().unwrap_or(0);
+    let most = (in_order.pieces(), steps, share.world_size);
+    let mut map = options.map.map(|size| map(size, most)).transpose()?;
+    let mut verdict = Verdict::default();
+    verdict.add(&parties, &in_order, share.world_size, map.as_mut());
+    // What a draw looks at is more than it draws.
+    let work = orders.selected.rows().max(source.selection.rows()) + in_order.pieces();
+    let mut later = epoch;
+    while verdict.wants_more(work)
+        && let Some(next) = later.checked_add(1)
+    {
+        later = next;
+        let orders = EpochOrders::new(source, share, world.partition, later)?;
+        verdict.add(&orders.parties(), &stored(&orders), share.world_size, None);
+    }
+    let ranks = Ranks {
+        world_size: share.world_size,
+        hands: Hands {
+            workers: plan.workers as u64,
+            prefetch: plan.prefetch as u64,
+        },
+        sizes: &sizes,
+        bytes: footers.of(&orders.selected)?.all()?,
     };
-    let mut first_rank = 0;
-    let parties = parties.iter().zip(&orders).zip(&sizes);
-    let parties = parties.map(|(((selection, share), order), sizes)| {
-        let party = Party {
-            first_rank,
-            batches: Batches::new(order, *share),
-            sizes,
-            pieces: (partition == Partition::RowGroups).then(|| of_all(selection)),
-        };
-        first_rank += share.world_size;
-        party
-    });
-    let parties: Vec<_> = parties.collect();
-    let hands = Hands {
-        workers: plan.workers as u64,
-        prefetch: plan.prefetch as u64,
-    };
-    let stored = Stored::new(&selected.rows_per_piece(), share.global_batch);
-    let bytes = footers.of(&selected)?.all()?;
-    let mut forecast = of_parties(&parties, &stored, (hands, bytes), options)?;
+    let mut forecast = of_parties(&parties, &in_order, &ranks, verdict)?;
+    forecast.map = map;
     forecast.seed = plan.seed;
     forecast.shuffle = crate::state::shuffle_name(source.order.shuffle);
     forecast.window = source.order.window;
     forecast.global_batch = share.global_batch;
-    if partition == Partition::RowGroups {
+    if world.partition == Partition::RowGroups {
         forecast.partition = "row-groups";
+    }
+    world.spread(&mut forecast)?;
+    forecast.bytes_fetched = forecast.ranks.iter().map(|rank| rank.bytes_fetched).sum();
+    forecast.rows_fetched = forecast.ranks.iter().map(|rank| rank.rows_fetched).sum();
+    if forecast.bytes > 0 {
+        forecast.read_amplification = forecast.bytes_fetched as f64 / forecast.bytes as f64;
     }
     Ok(forecast)
 }
 
-/// The figures of these parties; what they do not know of the options is left for the caller.
-fn of_parties(
-    parties: &[Party],
-    stored: &Stored,
-    (hands, bytes): (Hands, u64),
-    options: &ForecastOptions,
-) -> Result<Forecast> {
+/// What is known of ranks besides their batches. The ranks of a group are one here.
+struct Ranks<'a> {
+    world_size: u64,
+    hands: Hands,
+    /// What the rows of each party take.
+    sizes: &'a [&'a dyn Sizes],
+    /// Bytes of the rows of all parties.
+    bytes: u64,
+}
+
+/// The figures of these parties, but for sums over ranks; what they do not know of the options is left for the caller.
+fn of_parties(parties: &[Party], stored: &Stored, world: &Ranks, verdict: Verdict) -> Result<Forecast> {
     let steps = parties.iter().map(|party| party.batches.steps).max().unwrap_or(0);
-    let world_size: u64 = parties.iter().map(|party| party.batches.share.world_size).sum();
-    let mut map = options
-        .map
-        .map(|size| map(size, (stored.pieces(), steps, world_size)))
-        .transpose()?;
-    let (quality, batches_taken) = quality::judge(parties, stored, map.as_mut());
-    let mut ranks = Vec::new();
+    let mut ranks: Vec<_> = (0..world.world_size).map(RankForecast::without_rows).collect();
+    let mut without_rows = vec![true; ranks.len()];
     let (mut row_groups_fetched, mut pieces_taken, mut steps_taken) = (0, (0, 0), (0, 0));
     let mut delivered = 0;
-    for Party { batches, sizes, .. } in parties {
+    for (party, sizes) in parties.iter().zip(world.sizes) {
+        let batches = &party.batches;
         let all = fetches::fetches(batches, *sizes)?;
-        let (memory, steps) = memory::memory(batches, hands, *sizes)?;
+        let (memory, steps) = memory::memory(batches, world.hands, *sizes)?;
         row_groups_fetched += all.row_groups;
         pieces_taken = (pieces_taken.0 + all.coverage.taken, pieces_taken.1 + all.coverage.of);
         steps_taken = (steps_taken.0 + steps.taken, steps_taken.1 + steps.of);
-        for ((rank, fetches), memory) in (0..).zip(all.ranks).zip(memory) {
-            let (rows, padded) = batches.rows_of(rank);
+        for ((own, fetches), memory) in (0..).zip(all.ranks).zip(memory) {
+            let (rows, padded) = batches.rows_of(own);
             delivered += rows;
-            ranks.push(RankForecast {
-                rank: ranks.len() as u64,
+            let rank = party.first_rank + own;
+            without_rows[rank as usize] = false;
+            ranks[rank as usize] = RankForecast {
+                rank,
+                group: rank,
                 steps: batches.steps,
                 rows,
                 padded,
@@ -189,10 +171,10 @@ fn of_parties(
                 rows_fetched: fetches.rows,
                 bytes_fetched: fetches.bytes,
                 memory,
-            });
+            };
         }
     }
-    let bytes_fetched = ranks.iter().map(|rank| rank.bytes_fetched).sum();
+    let (quality, batches_taken) = verdict.finish();
     let first = parties.first().map(|party| &party.batches);
     Ok(Forecast {
         epoch: first.map_or(0, |batches| batches.order.epoch()),
@@ -200,7 +182,8 @@ fn of_parties(
         shuffle: "",
         lanes: first.map_or(0, |batches| batches.order.lanes()),
         window: 0,
-        world_size,
+        world_size: world.world_size,
+        groups: world.world_size,
         global_batch: 0,
         remainder: match first.map(|batches| batches.share.remainder) {
             Some(Remainder::Drop) => "drop",
@@ -214,14 +197,14 @@ fn of_parties(
         padded: ranks.iter().map(|rank| rank.padded).sum(),
         row_groups: stored.pieces(),
         row_groups_fetched,
-        bytes,
-        bytes_fetched,
-        rows_fetched: ranks.iter().map(|rank| rank.rows_fetched).sum(),
-        read_amplification: if bytes > 0 {
-            bytes_fetched as f64 / bytes as f64
-        } else {
-            0.0
-        },
+        bytes: world.bytes,
+        bytes_fetched: 0,
+        rows_fetched: 0,
+        read_amplification: 0.0,
+        ranks_without_rows: (0..)
+            .zip(without_rows)
+            .filter_map(|(rank, empty)| empty.then_some(rank))
+            .collect(),
         ranks,
         quality,
         row_groups_taken: Coverage {
@@ -233,15 +216,21 @@ fn of_parties(
             of: steps_taken.1,
         },
         batches_taken,
-        map,
+        map: None,
     })
 }
 
 /// An empty map, no finer than what it shows.
-fn map((rows, columns, groups): (usize, usize, usize), most: (u64, u64, u64)) -> Result<DeliveryMap> {
+fn map(wanted: MapSize, most: (u64, u64, u64)) -> Result<DeliveryMap> {
+    let MapSize { rows, columns, groups } = wanted;
     let size = |wanted: usize, most: u64| wanted.min(usize::try_from(most).unwrap_or(usize::MAX)).max(1);
-    let size = (size(rows, most.0), size(columns, most.1), size(groups, most.2));
-    let cells = size.0.checked_mul(size.1).and_then(|cells| cells.checked_mul(size.2));
+    let size = MapSize {
+        rows: size(rows, most.0),
+        columns: size(columns, most.1),
+        groups: size(groups, most.2),
+    };
+    let cells = size.rows.checked_mul(size.columns);
+    let cells = cells.and_then(|cells| cells.checked_mul(size.groups));
     if cells.is_none_or(|cells| cells > MAX_CELLS) {
         return Err(Error::invalid(format!(
             "expected a map of at most {MAX_CELLS} cells, found {rows} rows, {columns} columns and {groups} groups"

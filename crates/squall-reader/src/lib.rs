@@ -88,7 +88,7 @@ pub mod expr {
 pub use bad_rows::{BadRow, BadRows, OnBadRow};
 pub use builder::{ReaderBuilder, make_batch_reader, make_dataset, make_mixed_reader, make_reader};
 pub use epochs::{Epoch, Epochs};
-pub use forecast::{Coverage, DeliveryMap, Forecast, ForecastOptions, Memory, Quality, RankForecast};
+pub use forecast::{Coverage, DeliveryMap, Forecast, ForecastOptions, MapSize, Memory, Quality, RankForecast};
 pub use ledger::{Ledger, LedgerEntry, LedgerWriter};
 pub use map::{DEFAULT_CACHE_BYTES, MapDataset, MapStats};
 pub use mix::{BLOCK as MIX_BLOCK, Ending, Mix};

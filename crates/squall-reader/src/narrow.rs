@@ -8,6 +8,7 @@
 use std::any::Any;
 use std::ops::{Bound, Range};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arrow_buffer::BooleanBufferBuilder;
 use squall_dataset::Dataset;
@@ -16,7 +17,7 @@ use squall_schema::{Error, ErrorKind, Result, Schema};
 #[cfg(feature = "filter")]
 use crate::filter::FilterOptions;
 use crate::predicate::Predicate;
-use crate::report::SelectionReport;
+use crate::report::{SelectionReport, SelectionSource};
 use crate::row_set::{RowSet, Runs};
 use crate::scan::Scan;
 use crate::select::{SelectedPiece, Selection, all_pieces};
@@ -84,16 +85,23 @@ impl RowOptions {
         let mut left = Left {
             dataset,
             pieces: all_pieces(dataset),
+            n_before: dataset.pieces().len(),
         };
         left.check(|| "the dataset has no row".to_owned())?;
+        let mut report = SelectionReport {
+            row_groups: left.pieces.len() as u64,
+            ..SelectionReport::default()
+        };
+        let footers_before = scan.footers.loaded();
         if let Some(selector) = &self.selector {
             let row_groups = selector.row_groups(&dataset.row_group_indexes()?).map_err(at_url)?;
             left.pieces.retain(|piece| row_groups.contains(&piece.piece));
-            left.check(|| format!("the row-group selector {selector} selects no row group that has rows"))?;
+            report.pruned_by_selector =
+                left.check(|| format!("the row-group selector {selector} selects no row group that has rows"))?;
         }
         if let Some(ranges) = ranges {
             left.cut(&ranges);
-            left.check(|| format!("no selected row group has rows in {}", shown(&ranges)))?;
+            report.pruned_by_ranges = left.check(|| format!("no selected row group has rows in {}", shown(&ranges)))?;
         }
         for (split, buckets) in by_row.into_iter().zip(buckets) {
             for piece in &mut left.pieces {
@@ -106,7 +114,7 @@ impl RowOptions {
                     )
                 })?;
             }
-            left.check(|| format!("no row that is left is in {split}"))?;
+            report.pruned_by_split += left.check(|| format!("no row that is left is in {split}"))?;
         }
 
         let mut of_rows = Vec::new();
@@ -117,33 +125,30 @@ impl RowOptions {
                 continue;
             }
             left.pieces = sieve.sift_directories(scan, left.pieces)?;
-            left.check(|| unfulfilled(&predicate))?;
+            report.pruned_by_partition += left.check(|| unfulfilled(&predicate))?;
         }
-        let mut report = SelectionReport {
-            row_groups: left.pieces.len() as u64,
-            matched: left.pieces.len() as u64,
-            ..SelectionReport::default()
-        };
+        report.matched = left.pieces.len() as u64;
         let mut shared: Option<Arc<dyn Any + Send + Sync>> = None;
         #[cfg(feature = "filter")]
         if self.filter.is_given() {
             let (filtered, source) = crate::filter::select(scan, left.pieces, schema, &self.filter)?;
             left.pieces = filtered.pieces.clone();
-            left.check(|| format!("no row fulfils the where-clause {:?}", filtered.text))?;
-            report = SelectionReport {
-                source,
-                ..filtered.report
-            };
+            let emptied = left.check(|| format!("no row fulfils the where-clause {:?}", filtered.text))?;
+            report.add_clause(&filtered.report, source, (left.pieces.len() as u64, emptied));
             shared = Some(filtered);
         }
         if !of_rows.is_empty() {
             let sieve = Sieve::new(scan, of_rows.clone(), schema)?;
             let (pieces, n_rows) = sieve.sift(scan, left.pieces)?;
             left.pieces = pieces;
+            report.scan_matched(scan.bytes.load(Ordering::Relaxed));
             let emptied = n_rows.iter().position(|rows| *rows == 0);
             left.check(|| emptied.map_or_else(String::new, |place| unfulfilled(&of_rows[place])))?;
         }
-        self.skip_and_take(&mut left)?;
+        report.skipped = self.skip_and_take(&mut left)?;
+        if report.source == SelectionSource::Evaluated {
+            report.footers = scan.footers.loaded() - footers_before;
+        }
         let selection = Selection::new(dataset, left.pieces, "no row is selected")?;
         report.rows = selection.rows();
         Ok(Narrowed {
@@ -194,9 +199,9 @@ impl RowOptions {
         Ok(all)
     }
 
-    fn skip_and_take(&self, left: &mut Left<'_>) -> Result<()> {
+    fn skip_and_take(&self, left: &mut Left<'_>) -> Result<u64> {
         if self.skip == 0 && self.take.is_none() {
-            return Ok(());
+            return Ok(0);
         }
         let rows: u64 = left.pieces.iter().map(|piece| piece.rows.len()).sum();
         let (start, end) = (self.skip, self.skip.saturating_add(self.take.unwrap_or(u64::MAX)));
@@ -215,15 +220,18 @@ impl RowOptions {
 struct Left<'a> {
     dataset: &'a Dataset,
     pieces: Vec<SelectedPiece>,
+    /// Row groups that the step before has left.
+    n_before: usize,
 }
 
 impl Left<'_> {
-    /// Drops row groups without rows. An error with this message if that were all.
-    fn check(&mut self, message: impl FnOnce() -> String) -> Result<()> {
+    /// Drops row groups without rows, and says how many the step has ruled out. An error with this message if that were all.
+    fn check(&mut self, message: impl FnOnce() -> String) -> Result<u64> {
         self.pieces.retain(|piece| !piece.rows.is_empty());
+        let before = std::mem::replace(&mut self.n_before, self.pieces.len());
         match self.pieces.is_empty() {
             true => Err(Error::new(ErrorKind::NoData, message()).at("URL", self.dataset.url())),
-            false => Ok(()),
+            false => Ok((before - self.pieces.len()) as u64),
         }
     }
 

@@ -87,8 +87,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The rank of the process, and the number of processes.
-    fn process(&self) -> Result<(u64, u64)> {
+    /// This rank and the number of ranks, before a topology makes groups of them.
+    pub(crate) fn rank_of_world(&self) -> Result<(u64, u64)> {
         let from_env = if self.rank_from_env {
             rank::from_env(|name| std::env::var(name).ok())?
         } else {
@@ -104,7 +104,7 @@ impl Options {
     }
 
     fn share(&self) -> Result<Share> {
-        let (rank, world_size) = self.process()?;
+        let (rank, world_size) = self.rank_of_world()?;
         let (rank, world_size) = match &self.topology {
             Some(topology) => topology.group(rank, world_size)?,
             None => (rank, world_size),
@@ -136,7 +136,7 @@ impl Options {
         let Some(topology) = &self.topology else {
             return Ok(None);
         };
-        let (rank, world_size) = self.process()?;
+        let (rank, world_size) = self.rank_of_world()?;
         let replica = topology.replica(rank, world_size)?;
         let unequal = || Error::unsupported("groups of ranks that differ in size have no ledger together");
         Ok(Some((rank, world_size, replica.ok_or_else(unequal)?)))

@@ -47,6 +47,21 @@ impl Topology {
         })
     }
 
+    /// The group of each rank, in the order of the ranks.
+    pub(crate) fn group_of_each(&self, world_size: u64) -> Result<Vec<u64>> {
+        if let Groups::Listed(groups) = &self.0 {
+            self.group(0, world_size)?;
+            let of_group =
+                |(own, ranks): (u64, &Vec<u64>)| ranks.iter().map(move |rank| (*rank, own)).collect::<Vec<_>>();
+            let mut of_rank: Vec<_> = (0..).zip(groups).flat_map(of_group).collect();
+            of_rank.sort_unstable();
+            return Ok(of_rank.into_iter().map(|(_, own)| own).collect());
+        }
+        (0..world_size)
+            .map(|rank| Ok(self.group(rank, world_size)?.0))
+            .collect()
+    }
+
     /// The group of a rank, from 0, and the number of groups.
     pub(crate) fn group(&self, rank: u64, world_size: u64) -> Result<(u64, u64)> {
         if rank >= world_size {
@@ -202,6 +217,14 @@ mod tests {
             let group = |rank| topology.group(rank, world_size).expect("a group");
             (0..world_size).map(group).collect()
         };
+        for topology in [
+            Topology::consecutive(2),
+            Topology::strided(4),
+            Topology::groups([vec![7, 0, 3], vec![1], vec![2, 5, 4, 6]]),
+        ] {
+            let groups: Vec<_> = all(topology.clone(), 8).into_iter().map(|(group, _)| group).collect();
+            assert_eq!(topology.group_of_each(8).expect("groups"), groups, "{topology:?}");
+        }
         assert_eq!(all(Topology::consecutive(2), 4), [(0, 2), (0, 2), (1, 2), (1, 2)]);
         assert_eq!(all(Topology::strided(2), 4), [(0, 2), (1, 2), (0, 2), (1, 2)]);
         assert_eq!(

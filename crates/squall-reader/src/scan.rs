@@ -5,6 +5,7 @@
 //! folds the batches of a row group into one value.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow_array::RecordBatch;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -27,6 +28,8 @@ pub(crate) struct Scan {
     pub(crate) io: Arc<Io>,
     /// Row groups that are decoded at the same time.
     pub(crate) workers: usize,
+    /// Bytes that folds have fetched, those of footers and page indexes aside.
+    pub(crate) bytes: Arc<AtomicU64>,
 }
 
 #[allow(dead_code, reason = "of folds only what an option asks for is used")]
@@ -68,6 +71,7 @@ impl Scan {
         Step: Fn(&mut S, RecordBatch) -> Result<()> + Send + Sync + 'static,
     {
         let (dataset, footers) = (self.dataset.clone(), self.footers.clone());
+        let bytes = self.bytes.clone();
         async move {
             let rows = selected.rows.len();
             if rows == 0 {
@@ -82,6 +86,7 @@ impl Scan {
                 columns: &columns,
             })
             .await?;
+            bytes.fetch_add(fetched.bytes.held() as u64, Ordering::Relaxed);
             let partition = partition_values(&dataset, &piece);
             let work = move || {
                 let mut decoder = Decoder::new(&fetched, 0, DECODE_ROWS, columns, partition)?;

@@ -60,7 +60,14 @@ impl Selection {
         }
         let mut pieces = self.pieces;
         pieces.retain(|piece| u64::from(piece.piece) % world_size == rank);
-        Self::new(dataset, pieces, "no selected row is in the row groups of this rank")
+        let empty = format!("no selected row is in the row groups of rank {rank} of {world_size}");
+        Self::new(dataset, pieces, &empty)
+    }
+
+    /// Whether [`shard`](Self::shard) has rows for a rank.
+    pub(crate) fn has_shard(&self, rank: u64, world_size: u64) -> bool {
+        let mut pieces = self.pieces.iter();
+        pieces.any(|piece| u64::from(piece.piece) % world_size == rank)
     }
 
     /// The pieces, in the order of the dataset.

@@ -164,6 +164,7 @@ impl SourceOptions {
             footers: footers.clone(),
             io: io.clone(),
             workers,
+            bytes: Arc::default(),
         };
         let all = self.view.all(&dataset)?;
         let narrowed = self.rows.select(&scan, &all)?;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use squall_reader::{
-    BatchReader, Forecast, ForecastOptions, Partition, ReaderBuilder, Remainder, Shuffle, make_batch_reader,
+    BatchReader, Forecast, ForecastOptions, MapSize, NGram, Partition, Predicate, ReaderBuilder, Remainder, Sampler,
+    Shuffle, Split, Topology, make_batch_reader,
 };
 use squall_testkit::{Layout, Table};
 
@@ -43,7 +44,7 @@ fn check(world_size: u64, options: impl Fn() -> ReaderBuilder<BatchReader>) -> F
         let mut steps = 0;
         while let Some(batch) = reader.next_samples() {
             let batch = batch.expect("a batch");
-            if steps == 0 && expected.steps > 2 {
+            if steps == 0 {
                 wait_for_bytes(&reader, expected.bytes_fetched);
             }
             steps += 1;
@@ -56,14 +57,13 @@ fn check(world_size: u64, options: impl Fn() -> ReaderBuilder<BatchReader>) -> F
             (steps, count(false), count(true)),
             (expected.steps, expected.rows, expected.padded)
         );
-        if expected.steps > 2 {
-            assert_eq!(
-                reader.bytes_fetched(),
-                expected.bytes_fetched,
-                "rank {} of {world_size}",
-                expected.rank
-            );
-        }
+        assert_eq!(
+            reader.bytes_fetched(),
+            expected.bytes_fetched,
+            "rank {} of {world_size}, {} steps",
+            expected.rank,
+            expected.steps
+        );
     }
     forecast
 }
@@ -120,6 +120,182 @@ fn every_order_and_partition_is_forecast() {
     assert!(error.to_string().contains("found 9 for 100"), "{error}");
 }
 
+#[test]
+fn narrowed_and_drawn_rows_are_forecast() {
+    let table = Table::write(&Layout::default());
+    let options = || make_batch_reader(table.url()).batch_size(3).lanes(3).window(5).seed(2);
+    let third = || Predicate::in_lambda(["id"], |row| Ok(row.int("id")? % 3 == 0));
+    let found = check(2, || options().predicate(third()));
+    assert_eq!((found.rows, found.row_groups), (40, 9));
+    check(3, || options().split(Split::by_row([0.5, 0.5], 1)));
+    check(2, || options().split(Split::by_column("name", [0.5, 0.5], 0)));
+    let found = check(2, || options().skip(17).take(70).remainder(Remainder::Pad));
+    assert_eq!((found.rows, found.row_groups), (70, 6));
+    let found = check(2, || options().rows(3..9).rows(60..100).predicate(third()).skip(1));
+    assert_eq!(found.rows, 15);
+    for sampler in [
+        Sampler::weighted("id").samples(90),
+        Sampler::weighted("id").samples(200),
+        Sampler::weighted("id").replacement(false).samples(50),
+    ] {
+        let found = check(2, || options().sampler(sampler.clone()));
+        assert_eq!(found.rows, found.delivered);
+    }
+    for remainder in [Remainder::Keep, Remainder::Pad] {
+        let found = check(2, || {
+            options()
+                .ngram(NGram::new([(-1, ["id"]), (1, ["id"])], "id", 4))
+                .remainder(remainder)
+        });
+        assert!(found.rows > 60 && found.rows < 120, "{}", found.rows);
+    }
+    let shards = check(3, || {
+        options().partition(Partition::RowGroups).predicate(third()).skip(2)
+    });
+    assert_eq!((shards.rows, shards.rows_fetched), (38, 38));
+}
+
+#[test]
+fn ranks_of_a_group_have_the_same_figures() {
+    let table = Table::write(&Layout::default());
+    let options = || make_batch_reader(table.url()).batch_size(4).lanes(4).window(6);
+    let groups = forecast(options().rank(0, 3));
+    for (topology, group_of_each) in [
+        (Topology::consecutive(2), [0, 0, 1, 1, 2, 2]),
+        (Topology::strided(2), [0, 1, 2, 0, 1, 2]),
+        (
+            Topology::groups([vec![5], vec![0, 2, 4, 3], vec![1]]),
+            [1, 2, 1, 1, 1, 0],
+        ),
+    ] {
+        let found = check(6, || options().topology(topology.clone()));
+        assert_eq!((found.world_size, found.groups, found.global_batch), (6, 3, 12));
+        assert_eq!((found.rows, found.delivered, found.steps), (120, 120, groups.steps));
+        let mut bytes = 0;
+        for (rank, group) in (0..).zip(group_of_each) {
+            let expected = &groups.ranks[group as usize];
+            let own = &found.ranks[rank as usize];
+            assert_eq!((own.rank, own.group, own.rows), (rank, group, expected.rows));
+            assert_eq!(own.bytes_fetched, expected.bytes_fetched);
+            bytes += expected.bytes_fetched;
+        }
+        assert_eq!(found.bytes_fetched, bytes);
+        assert_eq!(found.read_amplification, bytes as f64 / found.bytes as f64);
+    }
+    let shards = check(6, || {
+        options().topology(Topology::strided(2)).partition(Partition::RowGroups)
+    });
+    assert_eq!((shards.delivered, shards.rows_fetched), (120, 240));
+}
+
+#[test]
+fn a_shard_without_rows_is_forecast_as_such() {
+    let table = Table::write(&Layout::default());
+    // Row groups 0 to 2, of nine for four ranks.
+    let options = || {
+        make_batch_reader(table.url())
+            .partition(Partition::RowGroups)
+            .rows(0..40)
+            .batch_size(4)
+    };
+    let size = MapSize {
+        rows: 3,
+        columns: 4,
+        groups: 4,
+    };
+    let found = options()
+        .rank(2, 4)
+        .forecast(&ForecastOptions::default().with_map(size));
+    let found = found.expect("a forecast");
+    assert_eq!((found.world_size, found.ranks.len()), (4, 4));
+    let rows: Vec<_> = found.ranks.iter().map(|rank| (rank.rank, rank.rows)).collect();
+    assert_eq!(rows, [(0, 16), (1, 16), (2, 8), (3, 0)]);
+    assert_eq!(found.ranks_without_rows, [3]);
+    let empty = &found.ranks[3];
+    assert_eq!((empty.steps, empty.bytes_fetched, empty.memory.total()), (0, 0, 0));
+    assert_eq!(found.map.expect("a map").cell(2, 0), [0, 0, 4, 0]);
+    let error = error(options().rank(3, 4).build()).to_string();
+    assert!(
+        error.contains("no selected row is in the row groups of rank 3 of 4"),
+        "{error}"
+    );
+    let grouped = options()
+        .rank(0, 8)
+        .topology(Topology::consecutive(2))
+        .forecast(&ForecastOptions::default());
+    assert_eq!(grouped.expect("a forecast").ranks_without_rows, [6, 7]);
+}
+
+#[test]
+fn padding_takes_memory() {
+    let table = Table::write(&Layout::default());
+    let options = || {
+        make_batch_reader(table.url())
+            .remainder(Remainder::Pad)
+            .window(8)
+            .lanes(4)
+    };
+    let memory = |world_size, batch_size| {
+        let found = forecast(options().rank(0, world_size).batch_size(batch_size));
+        found.ranks.into_iter().map(|rank| rank.memory).collect::<Vec<_>>()
+    };
+    let (whole, ten_times) = (memory(1, 120)[0], memory(1, 1200)[0]);
+    assert_eq!(ten_times.batches, 10 * whole.batches);
+    assert_eq!(ten_times.windows, 10 * whole.windows);
+    // The first of four ranks gets all rows, the others padding alone.
+    let ranks = memory(4, 120);
+    for rank in &ranks[1..] {
+        assert_eq!(rank.batches, ranks[0].batches);
+        assert!(rank.windows > 0 && rank.fetched > 0, "{rank:?}");
+        assert!(rank.windows >= whole.windows, "{rank:?}, {whole:?}");
+    }
+    // Hands without number are as many as there are batches.
+    let most = forecast(options().batch_size(10).prefetch(usize::MAX).workers(1));
+    assert_eq!(
+        most.ranks[0].memory,
+        forecast(options().batch_size(10).prefetch(1000).workers(1)).ranks[0].memory
+    );
+}
+
+#[test]
+fn a_full_shuffle_has_the_quality_of_chance() {
+    for (files, batch_size) in [
+        (vec![1437], 128),
+        (vec![1437], 700),
+        (vec![1437], 2000),
+        (vec![50, 30, 40], 10),
+        (vec![50, 30, 40], 50),
+        (vec![300; 3], 256),
+        (vec![7], 4),
+    ] {
+        let layout = Layout {
+            files: files.clone(),
+            row_group: 60,
+            ..Layout::default()
+        };
+        let table = Table::write(&layout);
+        for seed in 0..3 {
+            let options = make_batch_reader(table.url())
+                .columns(["id"])
+                .rank(0, 2)
+                .global_batch(batch_size);
+            let found = forecast(options.shuffle(Shuffle::Full).seed(seed)).quality;
+            let what = format!("{files:?} in batches of {batch_size}, seed {seed}: {found:?}");
+            assert!(found.batches >= 64 || found.epochs > 7, "{what}");
+            for (deff, quality, error) in [
+                (found.design_effect, found.quality, found.standard_error),
+                (found.rank_design_effect, found.rank_quality, found.rank_standard_error),
+            ] {
+                let error = error.expect("a standard error");
+                assert!(error <= 0.07, "{what}");
+                let error_of_effect = error * deff.max(1.0).powi(2);
+                assert!((deff - 1.0).abs() <= 4.0 * error_of_effect + 1e-9, "{what}");
+                assert!(quality + 4.0 * error >= 1.0 && quality <= 1.0, "{what}");
+            }
+        }
+    }
+}
+
 #[cfg(feature = "filter")]
 #[test]
 fn selected_rows_are_forecast() {
@@ -132,6 +308,14 @@ fn selected_rows_are_forecast() {
             .window(4)
     });
     assert_eq!((found.rows, found.row_groups), (19, 7));
+    let shards = check(3, || {
+        make_batch_reader(table.url())
+            .filter("id % 5 = 0")
+            .partition(Partition::RowGroups)
+            .batch_size(4)
+            .lanes(2)
+    });
+    assert_eq!((shards.rows, shards.ranks_without_rows.len()), (24, 0));
 }
 
 #[test]
@@ -160,7 +344,11 @@ fn an_epoch_has_a_forecast_of_its_own_and_a_map() {
     let table = Table::write(&Layout::default());
     let reader = || make_batch_reader(table.url()).rank(0, 2).batch_size(5).window(8);
     let first = forecast(reader());
-    let options = ForecastOptions::default().with_epoch(3).with_map(9, 6, 2);
+    let options = ForecastOptions::default().with_epoch(3).with_map(MapSize {
+        rows: 9,
+        columns: 6,
+        groups: 2,
+    });
     let later = reader().forecast(&options).expect("a forecast");
     assert_eq!((first.epoch, later.epoch), (0, 3));
     let map = later.map.expect("a map");

@@ -270,7 +270,7 @@ fn the_step_that_leaves_nothing_is_named() {
     );
     none(
         reader(&table).rows(0..50).partition(Partition::RowGroups).rank(5, 7),
-        "no selected row is in the row groups of this rank",
+        "no selected row is in the row groups of rank 5 of 7",
     );
     none(
         reader(&table).partition(Partition::RowGroups).rank(0, 10),
@@ -426,4 +426,84 @@ fn petastorms_split_takes_every_row() {
         subsets.sum::<usize>()
     };
     assert_eq!((count("x"), count("text")), (3, 3));
+}
+
+/// What is said of how the rows were found.
+#[test]
+fn reports_tell_each_step() {
+    let table = Table::write(&Layout::default());
+    let report = |options: ReaderBuilder<BatchReader>| {
+        let reader = options.build().expect("a reader");
+        let report = *reader.selection_report();
+        let sum = report.pruned_by_selector
+            + report.pruned_by_ranges
+            + report.pruned_by_split
+            + report.pruned_by_stored_selection
+            + report.pruned_by_partition
+            + report.pruned_by_statistics
+            + report.pruned_by_bloom_filters
+            + report.pruned_by_page_index
+            + report.matched
+            + report.scanned;
+        assert_eq!((sum, report.row_groups), (9, 9), "{report:?}");
+        report
+    };
+    let all = report(reader(&table));
+    assert_eq!((all.matched, all.rows, all.bytes, all.footers), (9, 120, 0, 0));
+
+    // One row, for which all row groups are read.
+    let one = report(reader(&table).predicate(Predicate::in_set([1], "id")));
+    assert_eq!((one.matched, one.scanned, one.rows, one.footers), (0, 9, 1, 3));
+    let half = report(reader(&table).rows(0..50).predicate(Predicate::in_set([1], "id")));
+    assert_eq!((half.pruned_by_ranges, half.scanned, half.footers), (5, 4, 1));
+    assert!(0 < half.bytes && half.bytes < one.bytes, "{half:?} {one:?}");
+    let split = report(reader(&table).split(Split::by_column("name", [0.5, 0.5], 0)));
+    assert_eq!((split.matched, split.scanned), (0, 9));
+    assert!(split.bytes > one.bytes, "names are larger than ids: {split:?} {one:?}");
+
+    let few = report(reader(&table).split(Split::by_row([0.02, 0.98], 0)));
+    assert!(few.pruned_by_split > 0 && few.bytes == 0, "{few:?}");
+    assert_eq!(few.pruned_by_split + few.matched, 9);
+    let taken = report(reader(&table).skip(16).take(20));
+    assert_eq!((taken.matched, taken.skipped, taken.rows), (9, 7, 20));
+}
+
+#[test]
+fn reports_tell_directories() {
+    let table = table();
+    let second = || reader(&table).predicate(Predicate::in_set([2], "part"));
+    let found = *second().build().expect("a reader").selection_report();
+    assert_eq!((found.row_groups, found.pruned_by_partition, found.matched), (9, 7, 2));
+    assert_eq!((found.scanned, found.bytes, found.rows), (0, 0, 30));
+    let both = second().predicate(Predicate::in_lambda(["id"], even));
+    let both = *both.build().expect("a reader").selection_report();
+    assert_eq!((both.pruned_by_partition, both.matched, both.scanned), (7, 0, 2));
+    assert_eq!((both.rows, both.footers), (15, 1));
+}
+
+#[cfg(feature = "filter")]
+#[test]
+fn reports_tell_where_clauses_among_other_steps() {
+    let table = table();
+    let cache = tempfile::TempDir::new().expect("a temporary directory");
+    let report = |options: ReaderBuilder<BatchReader>| *options.build().expect("a reader").selection_report();
+    // Statistics rule out the last row group below 100, and prove all before 90 but the one that holds it.
+    let clause = || {
+        reader(&table)
+            .rows(0..100)
+            .filter("id < 90 OR part = 1")
+            .selection_cache(cache.path())
+    };
+    let found = report(clause());
+    assert_eq!(
+        (found.row_groups, found.pruned_by_ranges, found.pruned_by_statistics),
+        (9, 1, 1)
+    );
+    assert_eq!((found.matched, found.scanned, found.rows), (6, 1, 90));
+    assert!(found.bytes > 0);
+    // What the predicate reads comes on top of that, of the row groups that are left.
+    let both = report(clause().predicate(Predicate::in_lambda(["id"], even)).skip(10).take(5));
+    assert_eq!((both.matched, both.rows), (0, 5));
+    assert_eq!((both.pruned_by_stored_selection, both.scanned, both.skipped), (1, 7, 6));
+    assert!(both.bytes > 0);
 }

@@ -34,7 +34,10 @@ pub struct Forecast {
     pub window: u64,
     /// The number of ranks.
     pub world_size: u64,
-    /// Rows that all ranks take at a step.
+    /// The number of groups of ranks that take the same samples: those of the
+    /// [topology](crate::ReaderBuilder::topology), or as many as there are ranks.
+    pub groups: u64,
+    /// Rows that all ranks take at a step; those of the ranks of a group are the same, and counted once.
     pub global_batch: u64,
     /// What happens to the rows at the end that do not fill a global batch: `keep`, `drop` or `pad`.
     pub remainder: &'static str,
@@ -44,9 +47,9 @@ pub struct Forecast {
     pub steps: u64,
     /// Selected rows.
     pub rows: u64,
-    /// Selected rows that some rank gets.
+    /// Selected rows that some rank gets, each once.
     pub delivered: u64,
-    /// Rows that stand a second time in their epoch, on all ranks together.
+    /// Rows that stand a second time in their epoch, on all groups of ranks together.
     pub padded: u64,
     /// Row groups that have selected rows.
     pub row_groups: u64,
@@ -54,13 +57,15 @@ pub struct Forecast {
     pub row_groups_fetched: u64,
     /// Bytes of the selected rows and columns, each once.
     pub bytes: u64,
-    /// Bytes that all ranks fetch together.
+    /// Bytes that all ranks fetch together. Each rank of a group fetches for itself.
     pub bytes_fetched: u64,
     /// Rows that all ranks fetch together.
     pub rows_fetched: u64,
     /// `bytes_fetched` over `bytes`: how often the data is fetched.
     pub read_amplification: f64,
-    /// What each rank does.
+    /// Ranks whose row groups have no selected row, where row groups are partitioned. A reader of such a rank is refused.
+    pub ranks_without_rows: Vec<u64>,
+    /// What each rank does, in the order of the ranks.
     pub ranks: Vec<RankForecast>,
     /// How well the epoch is shuffled.
     pub quality: Quality,
@@ -76,10 +81,13 @@ pub struct Forecast {
 }
 
 /// What a rank does in an epoch.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct RankForecast {
     /// The rank, from 0.
     pub rank: u64,
+    /// The group of ranks that take the same samples; the rank itself where there is no topology.
+    pub group: u64,
     /// Its batches.
     pub steps: u64,
     /// Its rows, padding aside.
@@ -94,6 +102,17 @@ pub struct RankForecast {
     pub bytes_fetched: u64,
     /// Memory for rows when it needs most.
     pub memory: Memory,
+}
+
+impl RankForecast {
+    /// A rank that gets nothing.
+    pub(crate) fn without_rows(rank: u64) -> Self {
+        Self {
+            rank,
+            group: rank,
+            ..Self::default()
+        }
+    }
 }
 
 /// Bytes of memory that a rank needs for rows.
@@ -123,14 +142,33 @@ pub struct Quality {
     pub quality: f64,
     /// Mean chi-square of the global batches over that of a random permutation. Below 1 they are more even than random.
     pub design_effect: f64,
+    /// The standard error of `quality`, which is an estimate; `None` where too few batches were judged to know it.
+    pub standard_error: Option<f64>,
     /// The same of the batches of single ranks.
     pub rank_quality: f64,
     /// The same of the batches of single ranks.
     pub rank_design_effect: f64,
+    /// The same of the batches of single ranks.
+    pub rank_standard_error: Option<f64>,
+    /// Epochs that were judged: this one, and of those that follow as many as it takes to know the quality of small epochs.
+    pub epochs: u64,
+    /// Global batches that were judged, of all these epochs.
+    pub batches: u64,
     /// Row groups that a global batch has rows of, on average.
     pub row_groups_per_batch: f64,
     /// Row groups that a random batch would have rows of.
     pub row_groups_per_random_batch: f64,
+}
+
+/// How fine a [`DeliveryMap`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct MapSize {
+    /// Parts of the row groups, in stored order.
+    pub rows: usize,
+    /// Parts of the steps.
+    pub columns: usize,
+    /// Parts of the ranks.
+    pub groups: usize,
 }
 
 /// Which rows come when, and to whom: how many of the batches' rows are of which row groups.
@@ -140,14 +178,15 @@ pub struct DeliveryMap {
     pub rows: usize,
     /// Steps, in so many equal parts.
     pub columns: usize,
-    /// Ranks, in so many equal parts.
+    /// Ranks, in so many equal parts; where there is a topology its groups are, each as one rank.
     pub groups: usize,
     /// Rows that were counted, by row, then column, then group.
     pub counts: Vec<u64>,
 }
 
 impl DeliveryMap {
-    pub(crate) fn new((rows, columns, groups): (usize, usize, usize)) -> Self {
+    pub(crate) fn new(size: MapSize) -> Self {
+        let MapSize { rows, columns, groups } = size;
         Self {
             rows,
             columns,

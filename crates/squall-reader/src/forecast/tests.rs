@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use super::batches::Batches;
 use super::fetches::{Fetches, fetches};
 use super::*;
-use crate::order::{OrderOptions, Shuffle};
-use crate::share::{Part, SliceName};
+use crate::order::{Order, OrderOptions, Shuffle};
+use crate::share::{Part, Share, SliceName};
 
 /// A row takes ten bytes, and each fetch three.
 struct TenBytes;
@@ -150,37 +151,37 @@ proptest! {
     }
 }
 
-fn forecast(order: &Order, share: Share, pieces: &[u64], options: &ForecastOptions) -> Forecast {
+/// The forecast of one epoch, and its map where one is wanted.
+fn forecast(order: &Order, share: Share, pieces: &[u64], map_size: Option<MapSize>) -> (Forecast, Option<DeliveryMap>) {
     let parties = [Party {
         first_rank: 0,
         batches: Batches::new(order, share),
-        sizes: &TenBytes,
         pieces: None,
     }];
-    let hands = Hands {
-        workers: 2,
-        prefetch: 4,
+    let ranks = Ranks {
+        world_size: share.world_size,
+        hands: Hands {
+            workers: 2,
+            prefetch: 4,
+        },
+        sizes: &[&TenBytes],
+        bytes: 10 * order.len(),
     };
-    of_parties(
-        &parties,
-        &Stored::new(pieces, share.global_batch),
-        (hands, 10 * order.len()),
-        options,
-    )
-    .expect("a forecast")
+    let stored = Stored::new(pieces, share.global_batch);
+    let most = (stored.pieces(), parties[0].batches.steps, share.world_size);
+    let mut map = map_size.map(|size| map(size, most).expect("a map"));
+    let mut verdict = Verdict::default();
+    verdict.add(&parties, &stored, share.world_size, map.as_mut());
+    (of_parties(&parties, &stored, &ranks, verdict).expect("a forecast"), map)
 }
 
 /// The quality of `shuffle` over 64 row groups of 1000 rows, in global batches of 256 rows of 4 ranks.
 fn quality(shuffle: Shuffle, lanes: u64, window: u64) -> Quality {
     let pieces = [1000; 64];
     let order = order(&pieces, shuffle, lanes, window);
-    forecast(
-        &order,
-        share(4, 256, Remainder::Drop),
-        &pieces,
-        &ForecastOptions::default(),
-    )
-    .quality
+    forecast(&order, share(4, 256, Remainder::Drop), &pieces, None)
+        .0
+        .quality
 }
 
 #[test]
@@ -209,12 +210,7 @@ fn a_sample_of_the_batches_finds_the_same_quality() {
     let pieces = [131_072; 64];
     let found = |shuffle, lanes| {
         let order = order(&pieces, shuffle, lanes, 64);
-        forecast(
-            &order,
-            share(4, 256, Remainder::Drop),
-            &pieces,
-            &ForecastOptions::default(),
-        )
+        forecast(&order, share(4, 256, Remainder::Drop), &pieces, None).0
     };
     let full = found(Shuffle::Full, 1);
     assert!(
@@ -243,17 +239,13 @@ fn a_random_batch_has_as_many_row_groups_as_chance_gives() {
 fn enormous_plans_are_answered_from_a_sample() {
     let pieces = vec![50_000_000u64; 2000];
     let order = order(&pieces, Shuffle::Windows, 32, 8192);
-    let forecast = forecast(
-        &order,
-        share(1024, 65_536, Remainder::Drop),
-        &pieces,
-        &ForecastOptions::default(),
-    );
+    let (forecast, _) = forecast(&order, share(1024, 65_536, Remainder::Drop), &pieces, None);
     assert_eq!(forecast.steps, 1_525_878);
     assert_eq!(forecast.delivered, 1_525_878 * 65_536);
     assert!(forecast.batches_taken.is_sample() && forecast.memory_steps_taken.is_sample());
     // Each of 32 lanes is read by 32 ranks.
-    let amplification = forecast.rows_fetched as f64 / forecast.rows as f64;
+    let rows_fetched: u64 = forecast.ranks.iter().map(|rank| rank.rows_fetched).sum();
+    let amplification = rows_fetched as f64 / forecast.rows as f64;
     assert!((amplification - 32.0).abs() < 0.1, "{amplification}");
 }
 
@@ -261,9 +253,13 @@ fn enormous_plans_are_answered_from_a_sample() {
 fn the_map_counts_every_row_once() {
     let pieces = [100, 50, 0, 100];
     let order = order(&pieces, Shuffle::Windows, 3, 10);
-    let options = ForecastOptions::default().with_map(4, 1000, 2);
-    let forecast = forecast(&order, share(2, 20, Remainder::Keep), &pieces, &options);
-    let map = forecast.map.expect("a map");
+    let size = MapSize {
+        rows: 4,
+        columns: 1000,
+        groups: 2,
+    };
+    let (forecast, map) = forecast(&order, share(2, 20, Remainder::Keep), &pieces, Some(size));
+    let map = map.expect("a map");
     assert_eq!((map.rows, map.columns, map.groups), (4, 13, 2));
     let row = |row| (0..map.columns).flat_map(|column| map.cell(row, column)).sum::<u64>();
     assert_eq!([row(0), row(1), row(2), row(3)], [100, 50, 0, 100]);
@@ -275,12 +271,7 @@ fn the_map_counts_every_row_once() {
 fn memory_counts_windows_fetches_and_batches() {
     let pieces = [1000];
     let order = order(&pieces, Shuffle::None, 1, 100);
-    let forecast = forecast(
-        &order,
-        share(1, 10, Remainder::Drop),
-        &pieces,
-        &ForecastOptions::default(),
-    );
+    let (forecast, _) = forecast(&order, share(1, 10, Remainder::Drop), &pieces, None);
     let memory = forecast.ranks[0].memory;
     // 4 batches in work, then as many planned ones until more than one window is new: batches 0 to 20 of windows 0 to 2. The
     // batch before may need another one.
