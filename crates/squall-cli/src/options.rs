@@ -10,9 +10,9 @@ use crate::rows::Rows;
 pub(crate) struct ReadOptions {
     /// The dataset: a path or a URL
     pub(crate) url: String,
-    /// Number of ranks
-    #[arg(long, default_value_t = 1)]
-    pub(crate) world_size: u64,
+    /// Number of ranks [default: 1]
+    #[arg(long)]
+    world_size: Option<u64>,
     /// Seed of the order [default: 0, or that of a saved state]
     #[arg(long)]
     seed: Option<u64>,
@@ -93,9 +93,11 @@ impl ReadOptions {
     }
 
     /// Gives the options to a reader of this rank.
-    pub(crate) fn apply<R>(&self, mut reader: ReaderBuilder<R>, rank: u64) -> Result<ReaderBuilder<R>, Error> {
+    pub(crate) fn apply<R>(&self, mut reader: ReaderBuilder<R>, rank: Option<u64>) -> Result<ReaderBuilder<R>, Error> {
+        if rank.is_some() || self.world_size.is_some() {
+            reader = reader.rank(rank.unwrap_or(0), self.world_size.unwrap_or(1));
+        }
         reader = reader
-            .rank(rank, self.world_size)
             .remainder(match self.remainder {
                 RemainderFlag::Drop => Remainder::Drop,
                 RemainderFlag::Pad => Remainder::Pad,

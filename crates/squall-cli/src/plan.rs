@@ -92,7 +92,9 @@ fn stored_row(text: &str) -> Result<StoredRow, String> {
 impl Plan {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let url = DatasetUrl::parse(&self.options.url)?;
-        let mut reader = self.options.apply(make_batch_reader(&self.options.url), self.rank)?;
+        let mut reader = self
+            .options
+            .apply(make_batch_reader(&self.options.url), Some(self.rank))?;
         if let Some(threads) = self.workers {
             reader = reader.workers(threads);
         }

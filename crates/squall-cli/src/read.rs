@@ -22,9 +22,12 @@ use crate::{Failure, save};
 pub(crate) struct Read {
     #[command(flatten)]
     options: ReadOptions,
-    /// This rank, from 0
-    #[arg(long, default_value_t = 0)]
-    rank: u64,
+    /// This rank, from 0 [default: 0]
+    #[arg(long)]
+    rank: Option<u64>,
+    /// Take rank and number of ranks from the environment: torchrun, Horovod, Open MPI, MPICH, srun. Those given must be the same
+    #[arg(long)]
+    rank_from_env: bool,
     /// How often the rows are read
     #[arg(long, default_value_t = 1)]
     epochs: u64,
@@ -96,6 +99,9 @@ impl Read {
         }
         let mut reader = self.options.apply(make_batch_reader(&self.options.url), self.rank)?;
         reader = reader.epochs(self.epochs);
+        if self.rank_from_env {
+            reader = reader.rank_from_env();
+        }
         if let Some(directory) = &self.ledger {
             reader = reader.ledger(Ledger::new(directory));
         }

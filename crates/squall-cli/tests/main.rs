@@ -862,7 +862,7 @@ fn a_plan_is_text_json_and_a_picture() {
     fail(1, &["plan", "/nonexistent"]);
     assert!(fail(2, &["plan", &table.url, "--world-size", "65537"]).contains("expected at most 65536 ranks"));
     assert!(fail(2, &["plan", &table.url, "--epochs", "0"]).contains("0 is not in 1.."));
-    plan(&["--prefetch", &u64::MAX.to_string(), "--workers", "1"]);
+    plan(&["--prefetch", "1048576", "--workers", "1"]);
 }
 
 /// `read` and `plan` have the same flags for the order.
@@ -1073,4 +1073,47 @@ fn rows_are_drawn_by_a_column() {
     assert_eq!(ids(&[half("0"), half("1")].concat()), ids(&drawn));
     let message = fail(2, &["read", &dataset.url, "--samples", "5"]);
     assert!(message.contains("give --balance or --weight"), "{message}");
+}
+
+#[test]
+fn the_rank_of_the_environment_counts() {
+    let dataset = converted();
+    let run = |variables: &[(&str, &str)], flags: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_squall"));
+        command
+            .args(["read", &dataset.url, "--columns", "id", "--rank-from-env"])
+            .args(flags);
+        command
+            .env_clear()
+            .envs(variables.iter().copied())
+            .output()
+            .expect("the command starts")
+    };
+    let lines = |output: Output| -> Vec<Value> {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines = String::from_utf8(output.stdout).expect("UTF-8");
+        lines
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("a JSON object"))
+            .collect()
+    };
+    let given = read(&[&dataset.url, "--columns", "id", "--rank", "1", "--world-size", "3"]);
+    for variables in [
+        [("RANK", "1"), ("WORLD_SIZE", "3")],
+        [("HOROVOD_RANK", "1"), ("HOROVOD_SIZE", "3")],
+        [("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "3")],
+        [("PMI_RANK", "1"), ("PMI_SIZE", "3")],
+        [("SLURM_PROCID", "1"), ("SLURM_STEP_NUM_TASKS", "3")],
+    ] {
+        assert_eq!(lines(run(&variables, &[])), given, "{variables:?}");
+        assert_eq!(lines(run(&variables, &["--rank", "1", "--world-size", "3"])), given);
+        let refused = run(&variables, &["--rank", "0", "--world-size", "3"]);
+        assert_eq!(refused.status.code(), Some(2));
+        let errors = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(
+            errors.contains("the rank given is 0 of 3, but the environment says 1 of 3"),
+            "{errors}"
+        );
+    }
+    assert_eq!(lines(run(&[], &[])).len() as i64, dataset.n_rows);
 }
