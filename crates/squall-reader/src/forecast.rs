@@ -10,6 +10,7 @@ mod figures;
 mod memory;
 mod quality;
 mod sizes;
+mod strata;
 mod world;
 
 use std::ops::Range;
@@ -18,8 +19,9 @@ use squall_schema::{Error, Result};
 
 pub use self::figures::{Coverage, DeliveryMap, Forecast, MapSize, Memory, Quality, RankForecast};
 use self::memory::Hands;
-use self::quality::{Stored, Verdict};
+use self::quality::{RANK_WORK, Verdict};
 use self::sizes::FooterSizes;
+use self::strata::Stored;
 pub(crate) use self::world::World;
 use self::world::{EpochOrders, Party};
 use crate::io::Io;
@@ -95,8 +97,10 @@ pub(crate) fn of_plan(plan: &ReadPlan, io: &Io, world: &World, options: &Forecas
     let mut map = options.map.map(|size| map(size, most)).transpose()?;
     let mut verdict = Verdict::default();
     verdict.add(&parties, &in_order, share.world_size, map.as_mut());
-    // What a draw looks at is more than it draws.
-    let work = orders.selected.rows().max(source.selection.rows()) + in_order.pieces();
+    // What a draw looks at is more than it draws. Judging a rank's batch takes as long as laying out some rows.
+    let ranks = share.world_size.saturating_mul(steps).saturating_mul(RANK_WORK);
+    let rows = orders.selected.rows().max(source.selection.rows());
+    let work = rows.saturating_add(in_order.pieces()).saturating_add(ranks);
     let mut later = epoch;
     while verdict.wants_more(work)
         && let Some(next) = later.checked_add(1)
