@@ -370,6 +370,18 @@ fn columns_rows_and_shards_are_selected() {
         assert_eq!(std::fs::read_dir(&cache).expect("the cache").count(), 1);
     }
     fail(2, &["read", &table.url, "--selection-cache", &cache]);
+    // A file in the place of the directory.
+    let file = kept.path().join("file").display().to_string();
+    std::fs::write(&file, b"").expect("a file");
+    let message = fail(
+        2,
+        &["read", &table.url, "--where", "id < 5", "--selection-cache", &file],
+    );
+    assert!(message.contains(&file), "{message}");
+    // As programs write them.
+    let terms: Vec<_> = (5..2000).map(|id| format!("id <> {id}")).collect();
+    let rows = read(&[&table.url, "--where", &terms.join(" AND ")]);
+    assert_eq!(ids(&rows), (0..5).collect::<Vec<_>>());
     // Three files of one row group each.
     let shard = |rank| {
         read(&[

@@ -235,27 +235,32 @@ impl<R> ReaderBuilder<R> {
         self
     }
 
-    /// A where-clause in SQL: only rows for which it is true are read. It may name any column.
+    /// A where-clause in SQL: only rows for which it is true are read, and if called again, those for which each of them is.
+    /// It may name any column.
     ///
     /// It is evaluated while the reader is built, so that the number of rows is known and ranks stay equal. What directory names,
     /// statistics, bloom filters and page indexes rule out is not read, and readers of one process that select the same rows
     /// share the work; [`selection_report`](crate::Reader::selection_report) tells what was done.
     #[cfg(feature = "filter")]
     pub fn filter(mut self, sql: impl Into<String>) -> Self {
-        self.options.source.rows.filter.sql = Some(sql.into());
+        self.options.source.rows.filter.add_sql(sql.into());
         self
     }
 
-    /// A where-clause as an expression of DataFusion's, with the same checks as one in SQL. Where both are given, both must
-    /// hold. A column is named exactly as it is stored, with [`expr::col`](crate::expr::col); the `col` of DataFusion makes lower case of a name, and takes `a.b` apart.
+    /// A where-clause as an expression of DataFusion's, with the same checks as one in SQL. If called again, and where there is
+    /// one in SQL too, all must hold. A column is named exactly as it is stored, with [`expr::col`](crate::expr::col); the
+    /// `col` of DataFusion makes lower case of a name, and takes `a.b` apart.
     #[cfg(feature = "filter")]
     pub fn filter_expr(mut self, expression: datafusion_expr::Expr) -> Self {
-        self.options.source.rows.filter.expression = Some(expression);
+        self.options.source.rows.filter.add_expression(expression);
         self
     }
 
-    /// A local directory where the rows that a where-clause selects are stored, so that the next run need not look for them. A file
-    /// there is of one clause on one state of the dataset; what is damaged is made anew. Without it nothing is stored.
+    /// A local directory where the rows that a where-clause selects are stored, so that the next run need not look for them. A
+    /// file there is of one clause on one state of the dataset; what is damaged is made anew. Without it nothing is stored.
+    ///
+    /// It is made when the reader is built: where that is impossible it is an error. A selection that cannot be written
+    /// there is a warning of `tracing`.
     #[cfg(feature = "filter")]
     pub fn selection_cache(mut self, directory: impl Into<std::path::PathBuf>) -> Self {
         self.options.source.rows.filter.cache = Some(directory.into());

@@ -11,7 +11,7 @@ use arrow_array::RecordBatch;
 use futures::{StreamExt, TryStreamExt, stream};
 use squall_dataset::{Dataset, Piece};
 use squall_schema::columns::column_from_values;
-use squall_schema::{Error, Field, Result, Value};
+use squall_schema::{Error, Field, Result, Value, panic_text};
 
 use crate::columns::Columns;
 use crate::decode::{DECODE_ROWS, Decoder};
@@ -101,9 +101,7 @@ impl Scan {
                 }
                 Ok(state)
             };
-            let folded = tokio::task::spawn_blocking(work).await;
-            let folded = folded.map_err(|error| Error::internal("a scan died").with_source(error))?;
-            folded.map_err(|error: Error| {
+            blocking(work).await.map_err(|error| {
                 error
                     .at("row group", piece.row_group)
                     .at("file", &dataset.file_of(&piece).path)
@@ -123,6 +121,17 @@ impl Scan {
         };
         record_batch(schema, schema.fields().iter().map(value).collect::<Result<_>>()?, 1)
     }
+}
+
+/// Runs work on a thread that may be blocked. A panic in it becomes an error.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| {
+        Err(match error.try_into_panic() {
+            Ok(panic) => Error::internal(format!("a scan panicked: {}", panic_text(&*panic))),
+            Err(cancelled) => Error::internal("a scan was cancelled").with_source(cancelled),
+        })
+    })
 }
 
 /// The partition fields of a dataset with their values for a piece.

@@ -317,11 +317,15 @@ fn selections_are_stored_and_damaged_ones_made_anew() {
     let ids = squall_testkit::rows(120..130);
     write_file(&table.path().join("part-00009.parquet"), &ids, &Layout::default());
     assert_eq!(select("id % 5 = 1").0, SelectionSource::Evaluated);
-    // A place that cannot be written to is no reason not to train.
-    let reader = make_batch_reader(table.url())
-        .filter("id < 5")
-        .selection_cache(file)
-        .build();
+    // A selection that cannot be written is no reason not to train.
+    let place = table.path().join("other");
+    let cached = || make_batch_reader(table.url()).filter("id < 5").selection_cache(&place);
+    drop(cached().build().expect("a reader"));
+    let stored = fs::read_dir(&place).expect("a directory").next().expect("a file");
+    let stored = stored.expect("a file").path();
+    fs::remove_file(&stored).expect("the file");
+    fs::create_dir(&stored).expect("a directory in the place of the file");
+    let reader = cached().build();
     assert_eq!(reader.expect("a reader").rows_per_epoch(), 5);
 }
 

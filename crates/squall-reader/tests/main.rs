@@ -1,5 +1,7 @@
 //! The reader from outside: real files, every row counted.
 
+#[cfg(feature = "filter")]
+mod clauses;
 mod damage;
 #[cfg(feature = "filter")]
 mod filter;

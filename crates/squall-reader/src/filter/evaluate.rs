@@ -8,10 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float16Type, Float32Type, Float64Type};
-use arrow_array::{Array, ArrayRef, ArrowPrimitiveType, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder};
-use arrow_schema::DataType;
 use arrow_select::concat::concat;
 use arrow_select::filter::filter;
 use datafusion_physical_expr::PhysicalExpr;
@@ -20,12 +18,13 @@ use squall_schema::{Error, Result};
 
 use super::Work;
 use super::conjunct::Conjuncts;
+use super::floats::canonical;
 use super::parse::Clause;
 use crate::columns::Columns;
 use crate::decode::{DECODE_ROWS, Decoder};
 use crate::fetch::{Fetched, Wanted, fetch};
 use crate::row_set::RowSet;
-use crate::scan::Scan;
+use crate::scan::{Scan, blocking};
 
 /// Bytes of a row group's columns below which a request of their own costs more time than reading them for rows that an
 /// earlier part rules out.
@@ -89,9 +88,7 @@ pub(super) async fn evaluate(scan: Scan, clause: Arc<Clause>, work: Work) -> Res
         };
         let (clause, conjuncts) = (clause.clone(), work.conjuncts.clone());
         let ask = move || stage.ask(&here, &conjuncts, &clause);
-        let asked = tokio::task::spawn_blocking(ask).await;
-        let asked = asked.map_err(|error| Error::internal("a scan died").with_source(error))?;
-        let (keep, left) = asked.map_err(at)?;
+        let (keep, left) = blocking(ask).await.map_err(at)?;
         rows = rows.narrow(&keep);
         held = left;
     }
@@ -185,6 +182,8 @@ fn stages(work: &Work, clause: &Clause, footer: &ParquetMetaData, row_group: usi
     let mut open = work.open.clone();
     let mut loaded: Vec<String> = Vec::new();
     let mut stages: Vec<Stage> = Vec::new();
+    // What each part needs that is not loaded yet. It changes only when a part brings columns, which most of many parts do not.
+    let mut missing: BTreeMap<usize, u64> = BTreeMap::new();
     while !open.is_empty() {
         let new = |part: usize| -> Vec<String> {
             let names = parts[part].schema.names();
@@ -194,17 +193,23 @@ fn stages(work: &Work, clause: &Clause, footer: &ParquetMetaData, row_group: usi
                 .collect()
         };
         let bytes = |part: usize| -> u64 { new(part).iter().map(|name| costs[name.as_str()]).sum() };
+        if missing.is_empty() {
+            missing.extend(open.iter().map(|part| (*part, bytes(*part))));
+        }
         let any_safe = open.iter().any(|part| !parts[*part].may_fail);
         let next = match any_safe {
             true => open
                 .iter()
                 .filter(|part| !parts[**part].may_fail)
-                .min_by_key(|part| bytes(**part)),
+                .min_by_key(|part| missing[*part]),
             false => open.first(),
         };
         let Some(next) = next.copied() else { break };
         let (columns, bytes) = (new(next), bytes(next));
         open.retain(|part| *part != next);
+        if !columns.is_empty() {
+            missing.clear();
+        }
         loaded.extend(columns.iter().cloned());
         match stages.last_mut() {
             Some(stage) if bytes < LATE_BYTES => {
@@ -233,34 +238,14 @@ fn stages(work: &Work, clause: &Clause, footer: &ParquetMetaData, row_group: usi
 
 /// For each row whether the expression is true. Unknown is not true.
 pub(super) fn truth(expression: &Arc<dyn PhysicalExpr>, batch: &RecordBatch, clause: &Clause) -> Result<BooleanBuffer> {
-    let value = expression.evaluate(batch).map_err(|error| clause.failed(error))?;
-    let array = value
-        .into_array(batch.num_rows())
-        .map_err(|error| clause.failed(error))?;
+    let evaluate = || expression.evaluate(batch)?.into_array(batch.num_rows());
+    let array = clause.guard(|| evaluate().map_err(|error| clause.failed(error)))?;
     let holds = array.as_boolean_opt().cloned();
     let holds = holds.ok_or_else(|| Error::internal(format!("a where-clause gave a {}", array.data_type())))?;
     Ok(match holds.nulls() {
         Some(known) => holds.values() & known.inner(),
         None => holds.values().clone(),
     })
-}
-
-/// The column as a clause sees it: one NaN, greater than all numbers, and one zero. Arrow orders floats by their bits, where
-/// half of the NaNs are less than all numbers and -0 is less than 0; Spark and SQL know no such difference, and neither do statistics.
-pub(super) fn canonical(column: &ArrayRef) -> ArrayRef {
-    match column.data_type() {
-        DataType::Float16 => unary::<Float16Type>(column, |value| match value.is_nan() {
-            true => <Float16Type as ArrowPrimitiveType>::Native::NAN,
-            false => value + <Float16Type as ArrowPrimitiveType>::Native::ZERO,
-        }),
-        DataType::Float32 => unary::<Float32Type>(column, |value| if value.is_nan() { f32::NAN } else { value + 0.0 }),
-        DataType::Float64 => unary::<Float64Type>(column, |value| if value.is_nan() { f64::NAN } else { value + 0.0 }),
-        _ => column.clone(),
-    }
-}
-
-fn unary<T: ArrowPrimitiveType>(column: &ArrayRef, own: impl Fn(T::Native) -> T::Native) -> ArrayRef {
-    Arc::new(column.as_primitive::<T>().unary::<_, T>(own))
 }
 
 fn filtered(column: &ArrayRef, bits: &BooleanBuffer) -> Result<ArrayRef> {

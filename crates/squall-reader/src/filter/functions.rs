@@ -1,6 +1,6 @@
 //! DataFusion's functions, for the planner of expressions.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_schema::DataType;
@@ -12,7 +12,8 @@ use datafusion_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, Wind
 
 /// There are no tables: subqueries are refused.
 pub(super) struct Functions {
-    scalar: HashMap<String, Arc<ScalarUDF>>,
+    /// In order, so that DataFusion suggests the same one whenever a name is close to several.
+    scalar: BTreeMap<String, Arc<ScalarUDF>>,
     planners: Vec<Arc<dyn ExprPlanner>>,
     options: ConfigOptions,
 }

@@ -2,9 +2,12 @@
 //!
 //! The number of selected rows is not in any footer, and equal steps need it, so a clause is evaluated before anything else; what
 //! is kept is a bitmap per row group. The files stand in the order of the data: `parse` makes a checked expression of what
-//! the user gave, `conjunct` takes it apart, `partition` puts in what directory names tell, `place`, `statistics`, `bloom` and `pages` say which row groups and pages cannot have a row, in
-//! the order of `prune`; `evaluate` reads what is left. `shared` and `stored` save doing it twice.
+//! the user gave, with the bounds of `depth` and the floats of `floats`; `conjunct` takes it apart, `partition` puts in what
+//! directory names tell, `place`, `statistics`, `bloom` and `pages` say which row groups and pages cannot have a row, in the
+//! order of `prune`; `evaluate` reads what is left. `shared` and `stored` save doing it twice.
 
+mod depth;
+mod floats;
 mod functions;
 mod parse;
 
@@ -42,15 +45,45 @@ const FILES_AT_ONCE: usize = 16;
 /// The where-clause of a reader.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FilterOptions {
-    pub(crate) sql: Option<String>,
-    pub(crate) expression: Option<Expr>,
+    /// All of them must hold.
+    given: Vec<Given>,
     /// Where selections are stored.
     pub(crate) cache: Option<PathBuf>,
 }
 
+/// A clause as the user gave it.
+#[derive(Debug, Clone)]
+enum Given {
+    Sql(String),
+    /// Of bounded depth; otherwise why it is refused. Cloning and dropping go as deep as it is.
+    Expression(Result<Expr, String>),
+}
+
 impl FilterOptions {
     pub(crate) fn is_given(&self) -> bool {
-        self.sql.is_some() || self.expression.is_some()
+        !self.given.is_empty()
+    }
+
+    pub(crate) fn add_sql(&mut self, sql: String) {
+        self.given.push(Given::Sql(sql));
+    }
+
+    pub(crate) fn add_expression(&mut self, expression: Expr) {
+        let bounded = depth::on_large_stack(|| Ok(depth::balanced(expression)));
+        let bounded = bounded.unwrap_or_else(|error| Err(error.to_string()));
+        self.given.push(Given::Expression(bounded));
+    }
+
+    /// Makes the directory of the selections: one that cannot be is a mistake, which no later run would show.
+    fn make_directory(&self) -> Result<()> {
+        let Some(directory) = &self.cache else { return Ok(()) };
+        std::fs::create_dir_all(directory).map_err(|error| {
+            let directory = directory.display();
+            Error::invalid(format!(
+                "the directory {directory} of the selection cache cannot be made"
+            ))
+            .with_source(error)
+        })
     }
 }
 
@@ -85,7 +118,10 @@ pub(crate) fn select(
     options: &FilterOptions,
 ) -> Result<(Arc<Filtered>, SelectionSource)> {
     // What is encoded in cells is binary to a where-clause.
-    let clause = Arc::new(Clause::parse(options, &schema.stored())?);
+    let stored_columns = schema.stored();
+    let clause = depth::on_large_stack(|| Clause::parse(options, &stored_columns));
+    let clause = Arc::new(clause?);
+    options.make_directory()?;
     let key = shared::Key::new(&scan.dataset, &clause, &pieces);
     let stored = options
         .cache
@@ -128,10 +164,16 @@ fn evaluate_clause(scan: &Scan, clause: &Arc<Clause>, pieces: Vec<SelectedPiece>
     let mut kept = Vec::new();
     // Pieces come file by file.
     let mut by_file: Vec<(u32, Vec<Work>)> = Vec::new();
-    let mut partitions = Partitions::new(scan, clause)?;
-    for selected in pieces {
+    let known = depth::on_large_stack(|| {
+        let mut partitions = Partitions::new(scan, clause)?;
+        pieces
+            .iter()
+            .map(|selected| partitions.known(selected))
+            .collect::<Result<Vec<_>>>()
+    })?;
+    for (selected, known) in pieces.into_iter().zip(known) {
         let piece = scan.dataset.pieces()[selected.piece as usize];
-        let conjuncts = match partitions.known(&selected)? {
+        let conjuncts = match known {
             Known::Open(conjuncts) => conjuncts,
             Known::Decided(true) => {
                 report.matched += 1;

@@ -4,11 +4,12 @@
 //! of input go through the same checks: columns that are there, true or false, no function whose result changes, nothing
 //! that needs more than one row.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow_schema::DataType;
-use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion_common::{Column, DFSchema, DataFusionError, ScalarValue};
+use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion_common::{Column, DFSchema, DataFusionError};
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::{Expr, ExprSchemable, Volatility};
@@ -16,11 +17,17 @@ use datafusion_optimizer::simplify_expressions::{ExprSimplifier, SimplifyContext
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion_sql::parser::DFParser;
 use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
+use datafusion_sql::sqlparser::parser::ParserError;
 use squall_schema::arrow::schema_to_arrow;
-use squall_schema::{Error, Result, Schema};
+use squall_schema::{Error, ErrorKind, Result, Schema, panic_text};
 
-use super::FilterOptions;
+use super::depth::{balanced, balanced_sql, check_text, conjunction};
+use super::floats::{canonical_literal, canonical_results};
 use super::functions::Functions;
+use super::{FilterOptions, Given};
+
+/// Characters of a clause that messages show.
+const MOST_TEXT: usize = 500;
 
 /// A where-clause that fits the columns of a dataset.
 #[derive(Debug)]
@@ -44,25 +51,31 @@ impl Clause {
         let all = DFSchema::try_from(schema_to_arrow(schema)?.as_ref().clone());
         let all = all.map_err(|error| Error::invalid("the columns have no names").with_source(error))?;
         let mut parts = Vec::new();
-        if let Some(sql) = &options.sql {
-            parts.push((sql.clone(), parse_sql(sql, &all, &functions)?));
+        for given in &options.given {
+            let (text, expression) = match given {
+                Given::Sql(sql) => {
+                    let text = shortened(sql);
+                    let parsed = guard(&text, || parse_sql(sql, &text, &all, &functions))?;
+                    (text, parsed)
+                }
+                Given::Expression(Ok(expression)) => (shortened(&expression.to_string()), expression.clone()),
+                Given::Expression(Err(reason)) => return Err(refused("given by filter_expr", reason)),
+            };
+            let check = || Self::check(text.clone(), expression, schema, &all, &functions);
+            parts.push(guard(&text, check)?);
         }
-        if let Some(expression) = &options.expression {
-            parts.push((expression.to_string(), expression.clone()));
+        match parts.len() {
+            0 => Err(Error::internal("no where-clause is given")),
+            1 => Ok(parts.remove(0)),
+            _ => Self::all(parts, schema),
         }
-        let mut checked: Option<Self> = None;
-        for (text, expression) in parts {
-            let part = Self::check(text, expression, schema, &all, &functions)?;
-            checked = Some(match checked {
-                None => part,
-                Some(first) => first.and(part, schema)?,
-            });
-        }
-        checked.ok_or_else(|| Error::internal("no where-clause is given"))
     }
 
     fn check(text: String, expression: Expr, schema: &Schema, all: &DFSchema, functions: &Functions) -> Result<Self> {
         let wrong = |error: DataFusionError| misfit(&text, error);
+        let named_text = format!("{text:?}");
+        let bounded = |expression| balanced(expression).map_err(|reason| refused(&named_text, &reason));
+        let expression = bounded(expression)?;
         let is_portable = check_nodes(&expression, all, functions, &text)?;
         let (named, frame) = named(&expression, schema).map_err(|error| error.map_right(wrong))?;
         let simplifier = simplifier(&frame);
@@ -74,7 +87,8 @@ impl Clause {
             )));
         }
         // Casts go from the column to the constant that it is compared with: times in microseconds need not fit nanoseconds.
-        let simplified = simplifier.simplify(coerced).map_err(wrong)?;
+        let coerced = canonical_results(coerced, &frame).map_err(wrong)?;
+        let simplified = bounded(simplifier.simplify(coerced).map_err(wrong)?)?;
         let expression = simplified.transform(canonical_literal).map_err(wrong)?.data;
         let clause = Self {
             text,
@@ -88,27 +102,32 @@ impl Clause {
         Ok(clause)
     }
 
-    fn and(self, other: Self, schema: &Schema) -> Result<Self> {
-        let text = format!("({}) AND ({})", self.text, other.text);
-        let expression = self.expression.and(other.expression);
+    /// All of several clauses.
+    fn all(parts: Vec<Self>, schema: &Schema) -> Result<Self> {
+        let texts: Vec<_> = parts.iter().map(|part| format!("({})", part.text)).collect();
+        let text = shortened(&texts.join(" AND "));
         let names: Vec<_> = schema
             .names()
-            .filter(|name| self.schema.get(name).is_some() || other.schema.get(name).is_some())
+            .filter(|name| parts.iter().any(|part| part.schema.get(name).is_some()))
             .collect();
         let schema = schema.project(&names)?;
         let frame = frame(&schema).map_err(|error| error.map_right(|error| misfit(&text, error)))?;
+        let is_portable = parts.iter().all(|part| part.is_portable);
+        let expression = conjunction(parts.into_iter().map(|part| part.expression).collect());
+        let expression = balanced(expression).map_err(|reason| refused(&format!("{text:?}"), &reason))?;
         Ok(Self {
             text,
             expression,
             schema,
             frame,
-            is_portable: self.is_portable && other.is_portable,
+            is_portable,
         })
     }
 
     pub(super) fn simplify(&self, expression: Expr) -> Result<Expr> {
         let simplified = simplifier(&self.frame).simplify(expression);
-        simplified.map_err(|error| misfit(&self.text, error))
+        let simplified = simplified.map_err(|error| misfit(&self.text, error))?;
+        balanced(simplified).map_err(|reason| refused(&format!("{:?}", self.text), &reason))
     }
 
     /// The part of a clause, ready to be evaluated on batches with the columns of `schema`.
@@ -120,8 +139,35 @@ impl Clause {
     }
 
     pub(super) fn failed(&self, error: DataFusionError) -> Error {
-        Error::invalid(format!("cannot evaluate the where-clause {:?}", self.text)).with_source(error.strip_backtrace())
+        Error::invalid(format!("cannot evaluate the where-clause {:?}", self.text)).with_source(sentence(error))
     }
+
+    /// Runs what may call a function of the user's.
+    pub(super) fn guard<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        guard(&self.text, work)
+    }
+}
+
+/// Runs what may call a function of the user's: a panic in it becomes an error that names the clause.
+fn guard<T>(text: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        Err(Error::new(
+            ErrorKind::Transform,
+            format!("the where-clause {text:?} panicked: {}", panic_text(&*panic)),
+        ))
+    })
+}
+
+/// The beginning of a clause, for messages: programs write long ones.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MOST_TEXT) {
+        Some((end, _)) => format!("{} ...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+fn refused(clause: &str, reason: &str) -> Error {
+    Error::invalid(format!("the where-clause {clause} {reason}"))
 }
 
 /// Either of two errors on the way to a frame.
@@ -161,25 +207,48 @@ fn simplifier(frame: &Arc<DFSchema>) -> ExprSimplifier {
     ExprSimplifier::new(SimplifyContext::builder().with_schema(frame.clone()).build())
 }
 
-/// One sentence: DataFusion lists the valid fields on a line of their own, prints the syntax tree of what it does not support,
-/// and asks for bug reports.
 fn misfit(text: &str, error: DataFusionError) -> Error {
+    refused(
+        &format!("{text:?}"),
+        &format!("does not fit the columns: {}", sentence(error)),
+    )
+}
+
+/// One sentence: DataFusion lists the valid fields on a line of their own, prints the syntax tree of what it does not support,
+/// tells of an option that readers do not have, and asks for bug reports.
+fn sentence(error: DataFusionError) -> String {
     let message = error.strip_backtrace().replace('\n', " ");
     let message = message.split(" {").next().unwrap_or_default();
     let message = message.split(" This issue was likely").next().unwrap_or_default();
-    Error::invalid(format!("the where-clause {text:?} does not fit the columns: {message}"))
+    message.replace(
+        " or disable the datafusion.sql_parser.enable_ident_normalization configuration",
+        "",
+    )
 }
 
-fn parse_sql(sql: &str, all: &DFSchema, functions: &Functions) -> Result<Expr> {
+/// `text` is what messages name it by.
+fn parse_sql(sql: &str, text: &str, all: &DFSchema, functions: &Functions) -> Result<Expr> {
+    let wrong = |reason: String| refused(&format!("{text:?}"), &reason);
+    check_text(sql).map_err(wrong)?;
     let options = ParserOptions {
         // A column is written as it is named: Parquet's names have upper and lower case.
         enable_ident_normalization: false,
         ..ParserOptions::default()
     };
-    let parsed = DFParser::parse_sql_into_expr(sql).map_err(|error| misfit(sql, error))?;
+    let parsed = DFParser::parse_sql_into_expr(sql).map_err(|error| {
+        let reason = match error.find_root() {
+            DataFusionError::SQL(parser, _) => match parser.as_ref() {
+                ParserError::TokenizerError(reason) | ParserError::ParserError(reason) => reason.clone(),
+                ParserError::RecursionLimitExceeded => "it has too many parentheses inside of one another".into(),
+            },
+            _ => sentence(error),
+        };
+        wrong(format!("is no SQL expression: {}", reason.replace('\n', " ")))
+    })?;
+    let parsed = balanced_sql(parsed.expr).map_err(wrong)?;
     let planner = SqlToRel::new_with_options(functions, options);
-    let planned = planner.sql_to_expr(parsed.expr, all, &mut PlannerContext::new());
-    planned.map_err(|error| misfit(sql, error))
+    let planned = planner.sql_to_expr(parsed, all, &mut PlannerContext::new());
+    planned.map_err(|error| misfit(text, error))
 }
 
 /// Refuses what no single row answers, and functions whose result changes from call to call: the order is a function of
@@ -236,19 +305,4 @@ fn unknown(column: &Column, all: &DFSchema) -> Option<String> {
             names.join(", ")
         )
     })
-}
-
-/// A constant as the columns have it: see [`canonical`](super::evaluate::canonical).
-fn canonical_literal(node: Expr) -> Result<Transformed<Expr>, DataFusionError> {
-    let Expr::Literal(value, metadata) = node else {
-        return Ok(Transformed::no(node));
-    };
-    let value = match value {
-        ScalarValue::Float32(Some(value)) if value.is_nan() => ScalarValue::Float32(Some(f32::NAN)),
-        ScalarValue::Float64(Some(value)) if value.is_nan() => ScalarValue::Float64(Some(f64::NAN)),
-        ScalarValue::Float32(Some(value)) => ScalarValue::Float32(Some(value + 0.0)),
-        ScalarValue::Float64(Some(value)) => ScalarValue::Float64(Some(value + 0.0)),
-        other => other,
-    };
-    Ok(Transformed::yes(Expr::Literal(value, metadata)))
 }

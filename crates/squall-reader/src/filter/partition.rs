@@ -10,7 +10,7 @@ use datafusion_expr::Expr;
 use squall_schema::Result;
 
 use super::conjunct::Known;
-use super::evaluate::canonical;
+use super::floats::canonical;
 use super::parse::Clause;
 use crate::columns::Columns;
 use crate::scan::Scan;
@@ -73,11 +73,22 @@ impl<'a> Partitions<'a> {
         }
         let names = self.columns.schema().names().map(str::to_owned);
         let named: Vec<_> = names.zip(values.iter().cloned()).collect();
-        let rest = self.clause.with(&named)?;
-        let known = match self.by_rest.get(&rest) {
-            Some(known) => known.clone(),
-            None => self.clause.conjuncts(rest.clone())?,
-        };
+        let known = self.clause.guard(|| {
+            let rest = self.clause.with(&named)?;
+            let known = match self.by_rest.get(&rest) {
+                Some(known) => known.clone(),
+                None => self.clause.conjuncts(rest.clone())?,
+            };
+            Ok((rest, known))
+        });
+        let (rest, known) = known.map_err(|error| {
+            let dataset = &self.scan.dataset;
+            let piece = dataset.pieces()[selected.piece as usize];
+            error
+                .at("row group", piece.row_group)
+                .at("file", &dataset.file_of(&piece).path)
+                .at("URL", dataset.url())
+        })?;
         self.by_rest.insert(rest, known.clone());
         self.by_values.insert(values, known.clone());
         Ok(known)

@@ -122,8 +122,11 @@ fn by_statistics(statistics: &Statistics, conjuncts: &Conjuncts, work: &mut [Wor
         let Some(opposite) = &part.opposite else { continue };
         if let Ok(may_fail) = opposite.prune.prune(&statistics.view(None)) {
             for (place, (work, may_fail)) in work.iter_mut().zip(may_fail).enumerate() {
-                if !may_fail && statistics.has_no_nulls(place, &opposite.values) {
-                    work.open.retain(|open| *open != number);
+                if !may_fail
+                    && statistics.has_no_nulls(place, &opposite.values)
+                    && let Ok(place) = work.open.binary_search(&number)
+                {
+                    work.open.remove(place);
                 }
             }
         }

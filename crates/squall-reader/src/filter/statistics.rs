@@ -17,7 +17,7 @@ use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use squall_schema::columns::normalise;
 use squall_schema::{DType, Field, Schema};
 
-use super::evaluate::canonical;
+use super::floats::canonical;
 use super::place::{Place, find, is_signed};
 use crate::columns::Columns;
 

@@ -1,9 +1,9 @@
 //! Selections in files.
 //!
-//! A file holds the rows of one selection: a head (magic, version, digest of all that decides the selection), then for each row group
-//! that has rows its ordinal and which of the rows in question those are, all, as runs or as a bitmap, and a checksum at the end. Numbers are
-//! little-endian. A file is written beside its place and renamed, so that several processes may write the same one. What is
-//! read is not trusted: a file that does not fit the dataset is passed over, and written anew.
+//! A file holds the rows of one selection: a head (magic, version, digest of all that decides the selection), then for each
+//! row group that has rows its ordinal and which of the rows in question those are, all, as runs or as a bitmap, and a
+//! checksum at the end. Numbers are little-endian. A file is written beside its place and renamed, so that several processes
+//! may write the same one. What is read is not trusted: a file that does not fit the dataset is passed over, and written anew.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -22,7 +22,8 @@ use crate::row_set::RowSet;
 use crate::select::SelectedPiece;
 
 const MAGIC: &[u8; 8] = b"SQSELECT";
-const VERSION: u32 = 1;
+// 2: floats that an expression makes have one NaN and one zero.
+const VERSION: u32 = 2;
 /// Magic, version, key, number of row groups.
 const HEAD_BYTES: usize = 8 + 4 + 16 + 4;
 const CHECKSUM_BYTES: usize = 8;
