@@ -9,6 +9,7 @@
 mod depth;
 mod floats;
 mod functions;
+mod leaves;
 mod parse;
 
 mod conjunct;

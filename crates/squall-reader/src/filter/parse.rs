@@ -24,6 +24,7 @@ use squall_schema::{Error, ErrorKind, Result, Schema, panic_text};
 use super::depth::{balanced, balanced_sql, check_text, conjunction};
 use super::floats::{canonical_literal, canonical_results};
 use super::functions::Functions;
+use super::leaves;
 use super::{FilterOptions, Given};
 
 /// Characters of a clause that messages show.
@@ -88,7 +89,7 @@ impl Clause {
         }
         // Casts go from the column to the constant that it is compared with: times in microseconds need not fit nanoseconds.
         let coerced = canonical_results(coerced, &frame).map_err(wrong)?;
-        let simplified = bounded(simplifier.simplify(coerced).map_err(wrong)?)?;
+        let simplified = bounded(leaves::simplify(&simplifier, coerced).map_err(wrong)?)?;
         let expression = simplified.transform(canonical_literal).map_err(wrong)?.data;
         let clause = Self {
             text,
@@ -125,7 +126,7 @@ impl Clause {
     }
 
     pub(super) fn simplify(&self, expression: Expr) -> Result<Expr> {
-        let simplified = simplifier(&self.frame).simplify(expression);
+        let simplified = leaves::simplify(&simplifier(&self.frame), expression);
         let simplified = simplified.map_err(|error| misfit(&self.text, error))?;
         balanced(simplified).map_err(|reason| refused(&format!("{:?}", self.text), &reason))
     }
