@@ -2,11 +2,12 @@
 //!
 //! A [`Predicate`], a [`RowGroupSelector`] and a [`Split`] narrow the rows while a reader is built; `narrow` applies them.
 //!
-//! The files stand in the order of the data. Up to [`Share`] all is pure: [`Selection`] says which rows, [`Order`] in
-//! which order, [`Share`] which of them a rank takes at which step. Behind it bytes move: `columns` says which, `fetch` gets them, `decode`
-//! makes columns of them, `gather` picks a batch from the windows, `cells` decodes what is encoded in it, a [`TransformSpec`] changes it, and `pipeline`, the
-//! only file that spawns, drives all of them through the jobs of `work` and restores the order. [`make_reader`] and [`make_batch_reader`] are where
-//! a user starts.
+//! The files stand in the order of the data. Up to [`Share`] all is pure, but for what `scan` reads to select rows: [`Selection`]
+//! says which rows, [`Order`] in which order, [`Share`] which of them a rank takes at which step. Behind it bytes move: `columns`
+//! says which, `fetch` gets them, `decode` makes columns of them and `expand` samples, `gather` picks a batch from the windows,
+//! `cells` decodes what is encoded in it, a [`TransformSpec`] changes it, and `pipeline`, the only file that spawns, drives all of
+//! them through the jobs of `work` and restores the order. [`make_reader`] and [`make_batch_reader`] are where a user starts;
+//! [`make_dataset`] gives rows by their index instead, [`make_mixed_reader`] those of several datasets.
 
 mod random;
 

@@ -35,7 +35,7 @@ fn wrong_requests_are_one_clear_sentence() {
     check(reader().batch_size(1).global_batch(1), "not both");
     check(reader().batch_size(0), "found 0");
     check(reader().lanes(0), "found 0");
-    check(reader().workers(0), "at least one worker");
+    check(reader().workers(0), "expected 1 to 4096 workers");
     check(
         reader().endless().batch_size(500).remainder(Remainder::Drop),
         "120 rows are fewer than the global batch 500",

@@ -250,7 +250,7 @@ fn padding_takes_memory() {
         assert!(rank.windows >= whole.windows, "{rank:?}, {whole:?}");
     }
     // Hands without number are as many as there are batches.
-    let most = forecast(options().batch_size(10).prefetch(usize::MAX).workers(1));
+    let most = forecast(options().batch_size(10).prefetch(1 << 20).workers(1));
     assert_eq!(
         most.ranks[0].memory,
         forecast(options().batch_size(10).prefetch(1000).workers(1)).ranks[0].memory

@@ -571,7 +571,7 @@ fn wrong_requests_are_named() {
     check(new().prefetch(2), "the prefetch");
     check(new().resume(state), "the state");
     check(make_mixed_reader([(new(), 1.0)]), "a mixture");
-    check(new().workers(0), "at least one worker");
+    check(new().workers(0), "expected 1 to 4096 workers");
     check(new().columns(["nope"]), "no column \"nope\"");
 }
 
