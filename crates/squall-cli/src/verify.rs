@@ -57,14 +57,23 @@ impl Verify {
     }
 }
 
+fn counted(n: usize, what: &str) -> String {
+    match n {
+        1 => format!("1 {what}"),
+        _ => format!("{n} {what}s"),
+    }
+}
+
 fn text(report: &LedgerReport) -> String {
     let mut text = String::new();
     let (epoch, sample) = report.position;
     // Writing to a String does not fail.
     let _ = writeln!(
         text,
-        "{} rows delivered by {} runs in {} files, up to sample {sample} of epoch {epoch}",
-        report.delivered, report.runs, report.files
+        "{} rows delivered, by {} in {}, up to sample {sample} of epoch {epoch}",
+        report.delivered,
+        counted(report.runs, "run"),
+        counted(report.files, "file")
     );
     let facts = [
         (report.padded, "rows of padding"),

@@ -65,7 +65,7 @@ fn a_ledger_proves_that_every_row_came_once() {
     let out = succeed(&same_rows);
     let delivered = 2 * (dataset.n_rows - 1);
     assert!(
-        out.contains(&format!("{delivered} rows delivered by 2 runs in 5 files")),
+        out.contains(&format!("{delivered} rows delivered, by 2 runs in 5 files")),
         "{out}"
     );
     assert!(
