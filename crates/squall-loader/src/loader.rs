@@ -126,8 +126,8 @@ struct Loaded<S: Sink> {
 /// Runs on the loader's thread until the reader ends, fails, or nobody wants more.
 fn load<S: Sink>(reader: &mut BatchReader, sink: &mut S, noted: bool, batches: &Sender<Result<Loaded<S>>>) {
     let schema = reader.schema().clone();
+    let mut before = reader.state();
     loop {
-        let before = reader.state();
         let mut next = || {
             Some(reader.next_samples()?.and_then(|samples| {
                 let entry = noted.then(|| samples.entry(before.clone()));
@@ -144,10 +144,11 @@ fn load<S: Sink>(reader: &mut BatchReader, sink: &mut S, noted: bool, batches: &
             ))),
         };
         let failed = batch.is_err();
+        before = reader.state();
         let loaded = batch.map(|(batch, entry, bad_rows)| Loaded {
             batch,
             entry,
-            state: reader.state(),
+            state: before.clone(),
             epoch: reader.epoch(),
             bad_rows,
         });

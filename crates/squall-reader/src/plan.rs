@@ -14,7 +14,7 @@ use crate::select::Selection;
 use crate::sequence::{Sequence, Stretch};
 use crate::share::{Part, Share, SliceName};
 use crate::source::Source;
-use crate::state::{OrderIdentity, ReaderState};
+use crate::state::OrderIdentity;
 
 /// What a reader delivers, and with how many hands.
 #[derive(Debug, Clone)]
@@ -42,10 +42,6 @@ pub(crate) struct ReadPlan {
 impl ReadPlan {
     pub(crate) fn identity(&self) -> OrderIdentity {
         OrderIdentity::new(&self.sources, &self.sequence, self.seed)
-    }
-
-    pub(crate) fn state(&self, epoch: u64, next: u64) -> ReaderState {
-        ReaderState::new(&self.identity(), epoch, next)
     }
 
     /// Samples of an epoch.

@@ -17,7 +17,7 @@ use crate::plan::ReadPlan;
 use crate::questions::{Delivery, EpochPlan, SampleOrigin};
 use crate::report::SelectionReport;
 use crate::share::{Remainder, Share};
-use crate::state::ReaderState;
+use crate::state::{OrderIdentity, ReaderState};
 use crate::transform::row_at;
 use crate::work::Delivered;
 
@@ -64,6 +64,8 @@ struct Core {
     // Dropped before the runtime that its fetches run on.
     pipeline: Option<Pipeline>,
     plan: Arc<ReadPlan>,
+    /// Of the plan: every state has it, and digests all of its datasets.
+    identity: OrderIdentity,
     io: Arc<Io>,
     fetched: Arc<AtomicU64>,
     /// The epoch and sample that come next.
@@ -85,6 +87,7 @@ impl Core {
             began: plan.start,
             last_epoch: None,
             bad_rows: BadRows::new(plan.on_bad_row),
+            identity: plan.identity(),
             plan: Arc::new(plan),
             io,
             ledger,
@@ -112,7 +115,7 @@ impl Core {
     }
 
     fn resume(&mut self, state: &ReaderState) -> Result<()> {
-        state.check(&self.plan.identity())?;
+        state.check(&self.identity)?;
         let plan = ReadPlan {
             start: (state.epoch, state.next),
             ..ReadPlan::clone(&self.plan)
@@ -171,7 +174,8 @@ impl Core {
                     substitutes,
                 };
                 if let (Some(ledger), Ok(())) = (&mut self.ledger, &noted) {
-                    noted = ledger.write(batch.entry(self.plan.state(self.position.0, self.position.1)));
+                    let before = ReaderState::new(&self.identity, self.position.0, self.position.1);
+                    noted = ledger.write(batch.entry(before));
                 }
                 if let Err(error) = noted {
                     return self.end(Some(Err(error)));
@@ -191,7 +195,7 @@ impl Core {
     }
 
     fn state(&self) -> ReaderState {
-        self.plan.state(self.position.0, self.position.1)
+        ReaderState::new(&self.identity, self.position.0, self.position.1)
     }
 
     /// The same reader with other batches, before it has delivered one.

@@ -32,7 +32,6 @@ pub(crate) struct Scan {
     pub(crate) bytes: Arc<AtomicU64>,
 }
 
-#[allow(dead_code, reason = "of folds only what an option asks for is used")]
 impl Scan {
     /// For each piece, in order, the value that its rows are folded into. The batches have the stored columns, cells still
     /// encoded, and the selected rows in order.

@@ -190,6 +190,23 @@ impl Share {
     }
 }
 
+#[cfg(test)]
+impl Share {
+    /// This rank's slice of the global batch of one order that begins with sample `next`, and the sample behind the batch.
+    pub(crate) fn slice_of(&self, order: &Order, next: u64) -> Option<(Slice, u64)> {
+        let (samples, padding) = self.batch(order.len(), next)?;
+        let name = SliceName {
+            seed: order.seed(),
+            epoch: order.epoch(),
+            next,
+        };
+        let end = samples.end;
+        let part = |(layer, samples)| Part { order, samples, layer };
+        let parts: Vec<_> = std::iter::once(samples).chain(padding).enumerate().map(part).collect();
+        Some((self.slice(&parts, name), end))
+    }
+}
+
 /// What names the random choice of a slice's order.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SliceName {
@@ -273,16 +290,8 @@ mod tests {
     /// The samples of every batch of a rank, in its order, with their padding marks.
     fn batches(order: &Order, share: Share, mut next: u64) -> Vec<Vec<(u64, bool)>> {
         let mut batches = Vec::new();
-        while let Some((samples, padding)) = share.batch(order.len(), next) {
-            let name = SliceName {
-                seed: order.seed(),
-                epoch: order.epoch(),
-                next,
-            };
-            next = samples.end;
-            let part = |(layer, samples)| Part { order, samples, layer };
-            let parts: Vec<_> = std::iter::once(samples).chain(padding).enumerate().map(part).collect();
-            let slice = share.slice(&parts, name);
+        while let Some((slice, end)) = share.slice_of(order, next) {
+            next = end;
             let flat: Vec<_> = (slice.runs.iter())
                 .flat_map(|run| run.rows.clone().map(|q| (q * order.lanes() + run.lane, run.part > 0)))
                 .collect();

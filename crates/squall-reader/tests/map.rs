@@ -52,6 +52,16 @@ struct Pages {
     cells: bool,
 }
 
+/// Four pages in each row group of 32 rows, cells among the columns.
+const FOUR_PAGES: Pages = Pages {
+    row_group: 32,
+    rows: 8,
+    bytes: 1 << 20,
+    index: true,
+    dictionaries: false,
+    cells: true,
+};
+
 fn cell_schema() -> Schema {
     let array = Field::new("array", DType::Float32, Shape::fixed(&[2, 3])).with_codec(Some(Codec::Ndarray));
     let fields = vec![
@@ -443,15 +453,7 @@ fn flipped_bits_in_a_footer_end_in_rows_or_an_error() {
 
 #[test]
 fn the_row_at_fault_is_named() {
-    let pages = Pages {
-        row_group: 32,
-        rows: 8,
-        bytes: 1 << 20,
-        index: true,
-        dictionaries: false,
-        cells: true,
-    };
-    let directory = table(&[40, 100], &pages, false);
+    let directory = table(&[40, 100], &FOUR_PAGES, false);
     let failing = TransformSpec::per_row(|row| match row.int("id")? {
         113 => panic!("no 113"),
         _ => Ok(()),
@@ -478,15 +480,7 @@ fn the_row_at_fault_is_named() {
 
 #[test]
 fn a_closure_over_batches_sees_all_rows_at_once() {
-    let pages = Pages {
-        row_group: 32,
-        rows: 8,
-        bytes: 1 << 20,
-        index: true,
-        dictionaries: false,
-        cells: true,
-    };
-    let directory = table(&[40, 100], &pages, false);
+    let directory = table(&[40, 100], &FOUR_PAGES, false);
     let count = TransformSpec::per_batch(|batch| {
         let count: ArrayRef = Arc::new(Int64Array::from(vec![batch.num_rows() as i64; batch.num_rows()]));
         Ok(RecordBatch::try_from_iter([("n", count)]).expect("a batch"))

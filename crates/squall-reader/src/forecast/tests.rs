@@ -8,7 +8,7 @@ use super::batches::Batches;
 use super::fetches::{Fetches, fetches};
 use super::*;
 use crate::order::{Order, OrderOptions, Shuffle};
-use crate::share::{Part, Share, SliceName};
+use crate::share::Share;
 
 /// A row takes ten bytes, and each fetch three.
 struct TenBytes;
@@ -46,16 +46,9 @@ fn share(world_size: u64, global_batch: u64, remainder: Remainder) -> Share {
 fn steps(order: &Order, share: Share, rank: u64) -> Vec<Vec<(u64, Range<u64>, bool)>> {
     let share = Share { rank, ..share };
     let (mut next, mut steps) = (0, Vec::new());
-    while let Some((samples, padding)) = share.batch(order.len(), next) {
-        let name = SliceName {
-            seed: order.seed(),
-            epoch: order.epoch(),
-            next,
-        };
-        next = samples.end;
-        let part = |(layer, samples)| Part { order, samples, layer };
-        let parts: Vec<_> = std::iter::once(samples).chain(padding).enumerate().map(part).collect();
-        let runs = share.slice(&parts, name).runs.into_iter();
+    while let Some((slice, end)) = share.slice_of(order, next) {
+        next = end;
+        let runs = slice.runs.into_iter();
         steps.push(runs.map(|run| (run.lane, run.rows, run.part > 0)).collect());
     }
     steps
