@@ -56,6 +56,10 @@ mod source;
 mod plan;
 
 mod expand;
+
+mod block;
+mod pack;
+
 mod gather;
 
 mod cells;

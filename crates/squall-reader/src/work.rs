@@ -15,10 +15,9 @@ use squall_schema::{Error, Field, Result, RowId, Value, panic_text};
 use tokio::sync::Semaphore;
 
 use crate::bad_rows::{BadRow, OnBadRow};
-use crate::cells::decode_cells;
 use crate::expand::{Expander, Samples};
 use crate::fetch::Fetched;
-use crate::gather::{Chunks, Picked, Window, interleave_batches};
+use crate::gather::{Filling, Picked, Window, interleave_batches};
 use crate::plan::{PlannedBatch, ReadPlan};
 use crate::row_set::RowSet;
 use crate::source::Source;
@@ -159,8 +158,8 @@ impl Context {
     }
 
     fn decode(&self, window: &Window, cursor: &mut Cursor, parts: &[Part]) -> Result<()> {
-        let mut chunks = Vec::new();
         let source = &self.plan.sources[window.pass.source];
+        let mut filling = Filling::new(window, &source.gathering.layout)?;
         for part in parts {
             let file = source.dataset.file_of(&part.run.piece);
             let at = |error: Error| {
@@ -187,14 +186,15 @@ impl Context {
                     Box::new(new.map_err(at)?)
                 }
             };
-            decoder.take(part.rows.end - part.rows.start, &mut chunks).map_err(at)?;
+            let rows = part.rows.end - part.rows.start;
+            decoder.take(rows, &mut |batch| filling.push(&batch)).map_err(at)?;
             if part.rows.end < part.run.rows.end {
                 cursor.open = Some((decoder, part.run.rows.start, part.rows.end));
             }
         }
         window
             .decoded
-            .set(Chunks::new(chunks))
+            .set(filling.finish())
             .map_err(|_| Error::internal("a window is decoded twice"))
     }
 
@@ -202,17 +202,17 @@ impl Context {
         let mut picked = Picked::new(batch);
         let mut bad = Vec::new();
         let columns = match &*self.plan.sources {
-            [source] => {
+            [_] => {
                 let rows: Vec<_> = (0..picked.ids.len()).collect();
-                self.build_rows(&mut picked, source, &rows, &mut bad)?
+                self.build_rows(&mut picked, 0, &rows, &mut bad)?
             }
             sources => {
                 let mut places = vec![(0, 0); picked.ids.len()];
                 let mut parts = Vec::with_capacity(sources.len());
-                for (place, source) in sources.iter().enumerate() {
+                for place in 0..sources.len() {
                     let rows = picked.rows_of(place);
                     rows.iter().enumerate().for_each(|(i, row)| places[*row] = (place, i));
-                    parts.push(self.build_rows(&mut picked, source, &rows, &mut bad)?);
+                    parts.push(self.build_rows(&mut picked, place, &rows, &mut bad)?);
                 }
                 interleave_batches(&self.plan.schema, &parts.iter().collect::<Vec<_>>(), &places)?
             }
@@ -232,15 +232,16 @@ impl Context {
     fn build_rows(
         &self,
         picked: &mut Picked<'_>,
-        source: &Source,
+        place: usize,
         rows: &[usize],
         bad: &mut Vec<BadRow>,
     ) -> Result<RecordBatch> {
+        let source = &self.plan.sources[place];
         // For each row that was replaced the row itself and how often.
         let mut replaced: BTreeMap<usize, (RowId, String, u64)> = BTreeMap::new();
         loop {
             let ids: Vec<_> = rows.iter().map(|row| picked.ids[*row]).collect();
-            let error = match self.try_rows(picked, source, rows, &ids) {
+            let error = match self.try_rows(picked, place, rows, &ids) {
                 Ok(batch) => {
                     bad.extend(replaced.into_iter().map(|(i, (row, error, _))| BadRow {
                         row,
@@ -265,9 +266,9 @@ impl Context {
         }
     }
 
-    fn try_rows(&self, picked: &Picked<'_>, source: &Source, rows: &[usize], ids: &[RowId]) -> Result<RecordBatch> {
-        let cells = picked.gather(rows, &source.samples.schema)?;
-        let columns = decode_cells(cells, &source.decoded)?;
+    fn try_rows(&self, picked: &Picked<'_>, place: usize, rows: &[usize], ids: &[RowId]) -> Result<RecordBatch> {
+        let source = &self.plan.sources[place];
+        let columns = picked.gather(place, rows, &source.gathering, &source.decoded)?;
         source.transform(columns, ids, self.plan.seed)
     }
 }
