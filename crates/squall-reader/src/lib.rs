@@ -62,6 +62,7 @@ mod cells;
 mod transform;
 
 mod bad_rows;
+mod metrics;
 mod work;
 
 mod pipeline;
@@ -92,6 +93,10 @@ pub use epochs::{Epoch, Epochs};
 pub use forecast::{Coverage, DeliveryMap, Forecast, ForecastOptions, MapSize, Memory, Quality, RankForecast};
 pub use ledger::{Ledger, LedgerEntry, LedgerWriter};
 pub use map::{DEFAULT_CACHE_BYTES, MapDataset, MapStats};
+pub use metrics::{
+    BuildTimes, CacheMetrics, CpuMetrics, LoaderStage, LoaderTimes, MemoryMetrics, Meter, Metrics, QueueDepths, Stage,
+    StageTimes, StorageMetrics, Unready,
+};
 pub use mix::{BLOCK as MIX_BLOCK, Ending, Mix};
 pub use ngram::{NGram, Threshold};
 pub use options::{DEFAULT_BATCH_SIZE, Partition};

@@ -20,7 +20,6 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Select, Sender, bounded, unbounded};
@@ -31,6 +30,7 @@ use tokio::task::JoinSet;
 
 use crate::fetch::{Wanted, fetch};
 use crate::gather::{Pick, Window};
+use crate::metrics::{Counters, Doing};
 use crate::order::Segment;
 use crate::plan::{Pass, PlannedBatch, ReadPlan, Schedule};
 use crate::row_set::RowSet;
@@ -49,12 +49,11 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Adds to `fetched` the bytes that it fetches.
-    pub(crate) fn start(plan: Arc<ReadPlan>, io: Handle, fetched: Arc<AtomicU64>) -> Result<Self> {
+    pub(crate) fn start(plan: Arc<ReadPlan>, io: Handle, counters: Arc<Counters>) -> Result<Self> {
         let (batches_in, batches) = bounded(1);
         let (events_in, events) = unbounded();
         let (jobs, work) = unbounded();
-        let context = Arc::new(Context::new(plan.clone(), fetched));
+        let context = Arc::new(Context::new(plan.clone(), counters.clone()));
         let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
             let spawned = std::thread::Builder::new().name(name).spawn(run);
             spawned.map_err(|error| Error::internal("cannot start a thread").with_source(error))
@@ -63,6 +62,7 @@ impl Pipeline {
         for i in 0..plan.workers {
             let (work, events, context) = (work.clone(), events_in.clone(), context.clone());
             let run = move || {
+                let _counted = context.counters.on_thread();
                 for job in work {
                     if events.send(context.work(job)).is_err() {
                         break;
@@ -80,6 +80,8 @@ impl Pipeline {
             windows_ahead: 0,
             newest: vec![0; n_sources],
             in_work: 0,
+            n_jobs: 0,
+            n_fetches: 0,
             done: BTreeMap::new(),
             n_started: 0,
             n_delivered: 0,
@@ -91,6 +93,7 @@ impl Pipeline {
             io,
         };
         let run = move || {
+            let _counted = counters.on_thread();
             let batches = driver.batches.clone();
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| driver.run())) {
                 // An end without an error would look like the end of the data. The caller may be gone.
@@ -99,6 +102,7 @@ impl Pipeline {
                     panic_text(&*panic)
                 ))));
             }
+            counters.drive(None);
             for worker in workers {
                 // A worker catches the panics of its jobs and has none of its own.
                 let _ = worker.join();
@@ -162,6 +166,10 @@ struct Driver {
     /// For each dataset the newest pass; lanes of older ones get no more windows.
     newest: Vec<u64>,
     in_work: usize,
+    /// Jobs that workers have, or will take next.
+    n_jobs: u64,
+    /// Fetches that are not here yet.
+    n_fetches: u64,
     /// Batches that wait for their turn.
     done: BTreeMap<u64, Result<Delivered>>,
     n_started: u64,
@@ -183,6 +191,7 @@ impl Driver {
             if finished && self.done.is_empty() {
                 return;
             }
+            self.context.counters.drive(Some(self.doing()));
             let Some(next) = self.done.remove(&self.n_delivered) else {
                 match self.events.recv() {
                     Ok(Event::Stop) | Err(_) => return,
@@ -207,6 +216,17 @@ impl Driver {
                     Ok(event) => self.take(event),
                 }
             }
+        }
+    }
+
+    fn doing(&self) -> Doing {
+        Doing {
+            workers: self.context.plan.workers as u64,
+            jobs: self.n_jobs,
+            fetches: self.n_fetches,
+            all_planned: self.schedule.is_none(),
+            ready: (self.done.len() + self.batches.len()) as u64,
+            full: self.n_started - self.n_delivered >= self.context.plan.prefetch as u64,
         }
     }
 
@@ -282,6 +302,8 @@ impl Driver {
             });
             let stored = selected.rows.runs(&rows);
             let (context, events, start) = (self.context.clone(), self.events_in.clone(), at);
+            let mut counted = context.counters.fetch();
+            self.n_fetches += 1;
             let task = async move {
                 let source = &context.plan.sources[place];
                 let wanted = Wanted {
@@ -293,11 +315,11 @@ impl Driver {
                 };
                 // The semaphore is never closed; a permit is held during the request only.
                 let _permit = context.fetches.acquire().await;
+                counted.begin();
                 let result = fetch(wanted).await;
+                drop(counted);
                 if let Ok(fetched) = &result {
-                    context
-                        .fetched
-                        .fetch_add(fetched.bytes.held() as u64, Ordering::Relaxed);
+                    context.counters.fetched(fetched.bytes.held() as u64);
                 }
                 // The driver may have stopped.
                 let _ = events.send(Event::Fetched {
@@ -352,6 +374,7 @@ impl Driver {
         while lane.runs.front().is_some_and(|run| run.rows.end <= window.rows.end) {
             lane.runs.pop_front();
         }
+        self.n_jobs += 1;
         let _ = self.jobs.send(Job::Decode {
             lane: key,
             window,
@@ -382,6 +405,7 @@ impl Driver {
             let Some((_, batch)) = self.planned.pop_front() else {
                 return;
             };
+            self.n_jobs += 1;
             let _ = self.jobs.send(Job::Build {
                 seq: self.n_started,
                 batch,
@@ -401,6 +425,11 @@ impl Driver {
     }
 
     fn take(&mut self, event: Event) {
+        match &event {
+            Event::Fetched { .. } => self.n_fetches -= 1,
+            Event::Decoded { .. } | Event::Built { .. } => self.n_jobs -= 1,
+            Event::Stop => {}
+        }
         match event {
             Event::Fetched {
                 lane: key,

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow_array::RecordBatch;
 use squall_dataset::Dataset;
@@ -12,6 +11,7 @@ use crate::bad_rows::{BadRow, BadRows, OnBadRow};
 use crate::epochs::Epochs;
 use crate::io::Io;
 use crate::ledger::{LedgerEntry, LedgerWriter};
+use crate::metrics::{About, Counters, Meter, Metrics};
 use crate::pipeline::Pipeline;
 use crate::plan::ReadPlan;
 use crate::questions::{Delivery, EpochPlan, SampleOrigin};
@@ -67,7 +67,7 @@ struct Core {
     /// Of the plan: every state has it, and digests all of its datasets.
     identity: OrderIdentity,
     io: Arc<Io>,
-    fetched: Arc<AtomicU64>,
+    counters: Arc<Counters>,
     /// The epoch and sample that come next.
     position: (u64, u64),
     /// Where it began, or was moved to.
@@ -88,10 +88,10 @@ impl Core {
             last_epoch: None,
             bad_rows: BadRows::new(plan.on_bad_row),
             identity: plan.identity(),
+            counters: Arc::new(Counters::new(about(&plan), io.threads())),
             plan: Arc::new(plan),
             io,
             ledger,
-            fetched: Arc::default(),
             ended: false,
         }
     }
@@ -142,12 +142,13 @@ impl Core {
         if self.ended {
             return None;
         }
+        self.counters.ask();
         if self.pipeline.is_none() {
             let plan = ReadPlan {
                 start: self.position,
                 ..ReadPlan::clone(&self.plan)
             };
-            match Pipeline::start(Arc::new(plan), self.io.handle(), self.fetched.clone()) {
+            match Pipeline::start(Arc::new(plan), self.io.handle(), self.counters.clone()) {
                 Ok(pipeline) => self.pipeline = Some(pipeline),
                 Err(error) => return self.end(Some(Err(error))),
             }
@@ -182,6 +183,7 @@ impl Core {
                 }
                 self.position = after;
                 self.last_epoch = Some(batch.epoch);
+                self.counters.take(batch.ids.len() as u64, batch.bad_rows.len() as u64);
                 Some(Ok(batch))
             }
             last => self.end(last.map(|error| error.map(|_| unreachable!("a batch is matched above")))),
@@ -191,6 +193,7 @@ impl Core {
     fn end(&mut self, last: Option<Result<SampleBatch>>) -> Option<Result<SampleBatch>> {
         self.ended = true;
         self.pipeline = None;
+        self.counters.end();
         last
     }
 
@@ -215,6 +218,22 @@ impl Core {
         }
         self.plan = Arc::new(plan);
         Ok(self)
+    }
+}
+
+/// Which reader it is, for its metrics.
+fn about(plan: &ReadPlan) -> About {
+    let (rank, world_size) = plan.shard.unwrap_or((plan.share.rank, plan.share.world_size));
+    let urls: Vec<_> = plan
+        .sources
+        .iter()
+        .map(|source| source.dataset.url().to_string())
+        .collect();
+    About {
+        dataset: urls.join(","),
+        rank,
+        world_size,
+        workers: plan.workers,
     }
 }
 
@@ -319,7 +338,17 @@ macro_rules! facts {
             /// Bytes of files that were fetched for batches so far, what is read ahead included; those of footers and of where-clauses
             /// are not counted.
             pub fn bytes_fetched(&self) -> u64 {
-                self.core.fetched.load(Ordering::Relaxed)
+                self.core.counters.bytes_fetched()
+            }
+
+            /// What was done so far, and which stage limits.
+            pub fn metrics(&self) -> Metrics {
+                self.core.counters.metrics()
+            }
+
+            /// The same from elsewhere, while the reader is in use: for a thread that logs, say.
+            pub fn meter(&self) -> Meter {
+                Meter::new(self.core.counters.clone())
             }
 
             /// How many epochs are read; `None` is without end.

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use arrow_array::RecordBatch;
 use squall_dataset::Piece;
@@ -19,6 +18,7 @@ use crate::cells::decode_cells;
 use crate::expand::{Expander, Samples};
 use crate::fetch::Fetched;
 use crate::gather::{Chunks, Picked, Window, interleave_batches};
+use crate::metrics::{Counters, Part as Work, bytes_of};
 use crate::plan::{PlannedBatch, ReadPlan};
 use crate::row_set::RowSet;
 use crate::source::Source;
@@ -106,8 +106,7 @@ pub(crate) struct Context {
     pub(crate) fetches: Semaphore,
     /// For each dataset and each file of it the partition fields that are read, with their values.
     partitions: Vec<Vec<PartitionValues>>,
-    /// Bytes that were fetched.
-    pub(crate) fetched: Arc<AtomicU64>,
+    pub(crate) counters: Arc<Counters>,
 }
 
 /// The partition fields of a file that are read, with their values.
@@ -124,11 +123,11 @@ fn partitions(source: &Source) -> Vec<PartitionValues> {
 }
 
 impl Context {
-    pub(crate) fn new(plan: Arc<ReadPlan>, fetched: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(plan: Arc<ReadPlan>, counters: Arc<Counters>) -> Self {
         Self {
             fetches: Semaphore::new(FETCHES),
             partitions: plan.sources.iter().map(partitions).collect(),
-            fetched,
+            counters,
             plan,
         }
     }
@@ -142,7 +141,8 @@ impl Context {
                 mut cursor,
                 parts,
             } => {
-                let result = guard(|| self.decode(&window, &mut cursor, &parts));
+                let decode = || guard(|| self.decode(&window, &mut cursor, &parts));
+                let result = self.counters.time(Work::Decode, decode);
                 let start = window.rows.start;
                 Event::Decoded {
                     lane,
@@ -153,7 +153,7 @@ impl Context {
             }
             Job::Build { seq, batch } => Event::Built {
                 seq,
-                result: guard(|| self.build(&batch)),
+                result: self.counters.time(Work::Build, || guard(|| self.build(&batch))),
             },
         }
     }
@@ -192,6 +192,7 @@ impl Context {
                 cursor.open = Some((decoder, part.run.rows.start, part.rows.end));
             }
         }
+        self.counters.decoded(chunks.iter().map(bytes_of).sum());
         window
             .decoded
             .set(Chunks::new(chunks))
@@ -217,6 +218,7 @@ impl Context {
                 interleave_batches(&self.plan.schema, &parts.iter().collect::<Vec<_>>(), &places)?
             }
         };
+        self.counters.built(&columns);
         Ok(Delivered {
             epoch: batch.epoch,
             step: batch.step,
@@ -266,9 +268,10 @@ impl Context {
     }
 
     fn try_rows(&self, picked: &Picked<'_>, source: &Source, rows: &[usize], ids: &[RowId]) -> Result<RecordBatch> {
-        let cells = picked.gather(rows, &source.samples.schema)?;
-        let columns = decode_cells(cells, &source.decoded)?;
-        source.transform(columns, ids, self.plan.seed)
+        let counters = &self.counters;
+        let cells = counters.time(Work::Gather, || picked.gather(rows, &source.samples.schema))?;
+        let columns = counters.time(Work::Cells, || decode_cells(cells, &source.decoded))?;
+        counters.time(Work::Transform, || source.transform(columns, ids, self.plan.seed))
     }
 }
 
