@@ -76,6 +76,7 @@ mod epochs;
 mod forecast;
 mod map;
 mod reader;
+mod stream;
 mod verify;
 
 /// Expressions of DataFusion's, for where-clauses that are made by a program.
@@ -114,5 +115,6 @@ pub use share::{Remainder, Share};
 pub use source::DEFAULT_LANES;
 pub use split::Split;
 pub use state::ReaderState;
+pub use stream::ReaderStream;
 pub use transform::TransformSpec;
 pub use verify::{LedgerMismatch, LedgerReport, LedgerRow, verify_ledger};

@@ -20,9 +20,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::{self, Poll};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Select, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded, unbounded};
+use futures::task::AtomicWaker;
 use squall_dataset::Piece;
 use squall_schema::{Error, Result, panic_text};
 use tokio::runtime::Handle;
@@ -44,6 +46,8 @@ pub(crate) const PLAN_AHEAD: usize = 32;
 pub(crate) struct Pipeline {
     /// `None` once it is dropped.
     batches: Option<Receiver<Result<Delivered>>>,
+    /// Of the task that waits for a batch, where the caller is asynchronous.
+    waker: Arc<AtomicWaker>,
     events: Sender<Event>,
     driver: Option<JoinHandle<()>>,
 }
@@ -72,6 +76,7 @@ impl Pipeline {
             workers.push(spawn(format!("squall-worker-{i}"), Box::new(run))?);
         }
         let n_sources = plan.sources.len();
+        let waker = Arc::new(AtomicWaker::new());
         let driver = Driver {
             schedule: Some(Schedule::new(plan)),
             context,
@@ -89,9 +94,11 @@ impl Pipeline {
             events,
             events_in: events_in.clone(),
             batches: batches_in,
+            waker: waker.clone(),
             fetches: JoinSet::new(),
             io,
         };
+        let woken = waker.clone();
         let run = move || {
             let _counted = counters.on_thread();
             let batches = driver.batches.clone();
@@ -103,6 +110,9 @@ impl Pipeline {
                 ))));
             }
             counters.drive(None);
+            // The end is there to be seen before somebody is woken to see it.
+            drop(batches);
+            woken.wake();
             for worker in workers {
                 // A worker catches the panics of its jobs and has none of its own.
                 let _ = worker.join();
@@ -110,6 +120,7 @@ impl Pipeline {
         };
         Ok(Self {
             batches: Some(batches),
+            waker,
             events: events_in,
             driver: Some(spawn("squall-driver".into(), Box::new(run))?),
         })
@@ -118,6 +129,23 @@ impl Pipeline {
     /// The next batch; waits for it.
     pub(crate) fn next(&mut self) -> Option<Result<Delivered>> {
         self.batches.as_ref()?.recv().ok()
+    }
+
+    /// The next batch, if it is here; the task is woken when it is.
+    pub(crate) fn poll_next(&mut self, task: &task::Context<'_>) -> Poll<Option<Result<Delivered>>> {
+        let Some(batches) = &self.batches else {
+            return Poll::Ready(None);
+        };
+        // A batch that comes between a look and the registration wakes nobody: look again behind it.
+        for registered in [false, true] {
+            match batches.try_recv() {
+                Ok(batch) => return Poll::Ready(Some(batch)),
+                Err(TryRecvError::Disconnected) => return Poll::Ready(None),
+                Err(TryRecvError::Empty) if registered => {}
+                Err(TryRecvError::Empty) => self.waker.register(task.waker()),
+            }
+        }
+        Poll::Pending
     }
 }
 
@@ -178,6 +206,7 @@ struct Driver {
     events: Receiver<Event>,
     events_in: Sender<Event>,
     batches: Sender<Result<Delivered>>,
+    waker: Arc<AtomicWaker>,
     fetches: JoinSet<()>,
     io: Handle,
 }
@@ -208,6 +237,7 @@ impl Driver {
                 if ready.send(&self.batches, next).is_err() || failed {
                     return;
                 }
+                self.waker.wake();
                 self.n_delivered += 1;
             } else {
                 self.done.insert(self.n_delivered, next);

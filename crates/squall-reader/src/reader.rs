@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use arrow_array::RecordBatch;
 use squall_dataset::Dataset;
@@ -18,6 +19,7 @@ use crate::questions::{Delivery, EpochPlan, SampleOrigin};
 use crate::report::SelectionReport;
 use crate::share::{Remainder, Share};
 use crate::state::{OrderIdentity, ReaderState};
+use crate::stream::ReaderStream;
 use crate::transform::row_at;
 use crate::work::Delivered;
 
@@ -139,8 +141,29 @@ impl Core {
     }
 
     fn next(&mut self) -> Option<Result<SampleBatch>> {
+        if let Err(error) = self.start() {
+            return self.end(Some(Err(error)));
+        }
+        let next = self.pipeline.as_mut()?.next();
+        self.take(next)
+    }
+
+    /// The next batch, if it is here; the task is woken when it is. Nothing is lost where nobody polls again.
+    fn poll_next(&mut self, task: &Context<'_>) -> Poll<Option<Result<SampleBatch>>> {
+        if let Err(error) = self.start() {
+            return Poll::Ready(self.end(Some(Err(error))));
+        }
+        let Some(pipeline) = &mut self.pipeline else {
+            return Poll::Ready(None);
+        };
+        let next = ready!(pipeline.poll_next(task));
+        Poll::Ready(self.take(next))
+    }
+
+    /// Starts the pipeline where there is none, unless the reader has ended.
+    fn start(&mut self) -> Result<()> {
         if self.ended {
-            return None;
+            return Ok(());
         }
         self.counters.ask();
         if self.pipeline.is_none() {
@@ -148,12 +171,15 @@ impl Core {
                 start: self.position,
                 ..ReadPlan::clone(&self.plan)
             };
-            match Pipeline::start(Arc::new(plan), self.io.handle(), self.counters.clone()) {
-                Ok(pipeline) => self.pipeline = Some(pipeline),
-                Err(error) => return self.end(Some(Err(error))),
-            }
+            let pipeline = Pipeline::start(Arc::new(plan), self.io.handle(), self.counters.clone())?;
+            self.pipeline = Some(pipeline);
         }
-        match self.pipeline.as_mut().and_then(Pipeline::next) {
+        Ok(())
+    }
+
+    /// Hands out what the pipeline gave.
+    fn take(&mut self, next: Option<Result<Delivered>>) -> Option<Result<SampleBatch>> {
+        match next {
             Some(Ok(Delivered {
                 epoch,
                 step,
@@ -400,6 +426,29 @@ impl Reader {
         self.batch = None;
     }
 
+    /// The reader as a stream, for an asynchronous caller: no thread of his is blocked while a row is not here.
+    pub fn into_stream(self) -> ReaderStream<Self> {
+        ReaderStream::new(self)
+    }
+
+    pub(crate) fn poll_next(&mut self, task: &Context<'_>) -> Poll<Option<Result<Row>>> {
+        loop {
+            if let Some(row) = self.next_of_batch() {
+                return Poll::Ready(Some(row));
+            }
+            match ready!(self.core.poll_next(task)) {
+                Some(Ok(batch)) => self.batch = Some((batch, 0)),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        let rows_left = matches!(&self.batch, Some((batch, next)) if *next < batch.ids.len());
+        self.core.ended && !rows_left
+    }
+
     /// The next row of the batch that is given now.
     fn next_of_batch(&mut self) -> Option<Result<Row>> {
         let (batch, next) = self.batch.as_mut()?;
@@ -472,6 +521,19 @@ impl BatchReader {
     /// The next batch with epoch, step and the identity of each row.
     pub fn next_samples(&mut self) -> Option<Result<SampleBatch>> {
         self.core.next()
+    }
+
+    /// The reader as a stream, for an asynchronous caller: no thread of his is blocked while a batch is not here.
+    pub fn into_stream(self) -> ReaderStream<Self> {
+        ReaderStream::new(self)
+    }
+
+    pub(crate) fn poll_next(&mut self, task: &Context<'_>) -> Poll<Option<Result<SampleBatch>>> {
+        self.core.poll_next(task)
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.core.ended
     }
 
     /// Where the reader stands: behind the last batch that it gave.
