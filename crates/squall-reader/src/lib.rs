@@ -98,6 +98,8 @@ pub use metrics::{
     BuildTimes, CacheMetrics, CpuMetrics, LoaderStage, LoaderTimes, MemoryMetrics, Meter, Metrics, QueueDepths, Stage,
     StageTimes, StorageMetrics, Unready,
 };
+#[cfg(feature = "prometheus")]
+pub use metrics::{MetricsServer, serve_metrics};
 pub use mix::{BLOCK as MIX_BLOCK, Ending, Mix};
 pub use ngram::{NGram, Threshold};
 pub use options::{DEFAULT_BATCH_SIZE, Partition};

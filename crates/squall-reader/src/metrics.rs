@@ -12,6 +12,14 @@ mod limit;
 mod since;
 mod table;
 
+#[cfg(feature = "prometheus")]
+mod endpoint;
+#[cfg(feature = "prometheus")]
+mod exposition;
+
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -21,6 +29,8 @@ pub(crate) use counters::{About, Counters, Part, bytes_of};
 pub(crate) use threads::Threads;
 
 pub use counters::{LoaderStage, Meter};
+#[cfg(feature = "prometheus")]
+pub use endpoint::{MetricsServer, serve_metrics};
 pub use limit::Stage;
 
 /// What a reader has done so far. A plain copy: it does not change.
