@@ -15,10 +15,12 @@ use squall_schema::{Error, Field, Result, RowId, Schema};
 
 use crate::block::{Layout, Taken, array_of};
 use crate::cells;
+use crate::metrics::{Counters, Part as Work, bytes_of};
 use crate::order::{Segment, Shuffle};
 use crate::pack::{Output, packed_values};
 use crate::plan::{Pass, PlannedBatch};
 use crate::random::Permutation;
+use crate::source::Source;
 use crate::transform::record_batch;
 
 /// A window of a lane: rows that are shuffled together.
@@ -110,6 +112,11 @@ impl<'a> Filling<'a> {
 }
 
 impl Decoded {
+    /// Bytes of the rows.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.block.len() as u64 + self.beside.iter().map(bytes_of).sum::<u64>()
+    }
+
     /// The batch of columns that holds this stored row, and the row's place there.
     fn locate(&self, stored: u64) -> (usize, usize) {
         let batch = self.starts.partition_point(|start| *start <= stored) - 1;
@@ -276,19 +283,20 @@ impl<'a> Picked<'a> {
         self.taken.iter().filter(own)
     }
 
-    /// Those of the rows that are of a dataset, in columns of `schema`, cells decoded. `rows` are [`Picked::rows_of`] it. An
-    /// error names the row of these.
+    /// The rows of the batch that come from a dataset, cells decoded. `rows` are [`Picked::rows_of`] it. An error names the row
+    /// of these.
     pub(crate) fn gather(
         &self,
-        source: usize,
+        place: usize,
         rows: &[usize],
-        gathering: &Gathering,
-        schema: &Schema,
+        source: &Source,
+        counters: &Counters,
     ) -> Result<RecordBatch> {
+        let (gathering, schema) = (&*source.gathering, &*source.decoded);
         if rows.is_empty() {
             return Ok(RecordBatch::new_empty(schema_to_arrow(schema)?));
         }
-        let mut taken: Vec<_> = self.taken_of(source).copied().collect();
+        let mut taken: Vec<_> = self.taken_of(place).copied().collect();
         if taken.len() < self.taken.len() {
             for row in &mut taken {
                 row.out = rows.partition_point(|own| *own < row.out as usize) as u32;
@@ -313,14 +321,17 @@ impl<'a> Picked<'a> {
             (false, Some(beside)) => beside.column(place),
             (false, None) => Err(Error::internal("a column is nowhere")),
         };
-        let columns = gathering.outputs.iter().zip(schema.fields()).map(|(output, field)| {
+        let is_cell = |field: &Field| !matches!(field.codec, None | Some(Codec::SparkVector));
+        let output = |(output, field): (&Output, &Field)| {
             let at = |error: Error| error.at("column", &field.name);
             match output {
-                Output::Column(place) => match (&field.codec, &beside) {
-                    (None, _) => column(*place).map_err(at),
-                    (Some(Codec::SparkVector), _) => decode_column(&column(*place)?, field).map_err(cells::in_batch),
-                    (Some(_), Some(beside)) => cells::decode(&beside.cells(*place)?, field),
-                    (Some(_), None) => Err(Error::internal("a cell has a fixed width")),
+                Output::Column(place) if field.codec.is_none() => column(*place).map_err(at),
+                Output::Column(place) if !is_cell(field) => {
+                    decode_column(&column(*place)?, field).map_err(cells::in_batch)
+                }
+                Output::Column(place) => match &beside {
+                    Some(beside) => cells::decode(&beside.cells(*place)?, field),
+                    None => Err(Error::internal("a cell has a fixed width")),
                 },
                 Output::Packed(places) => {
                     let bytes = if places.iter().all(|place| layout.has(*place)) {
@@ -332,8 +343,18 @@ impl<'a> Picked<'a> {
                     tensor_column(bytes.map_err(at)?, rows.len(), field)
                 }
             }
-        });
-        record_batch(schema, columns.collect::<Result<_>>()?, rows.len())
+        };
+        let mut columns = vec![None; schema.fields().len()];
+        for (part, cells) in [(Work::Gather, false), (Work::Cells, true)] {
+            counters.time(part, || {
+                let outputs = gathering.outputs.iter().zip(schema.fields()).zip(&mut columns);
+                for ((own, field), column) in outputs.filter(|((_, field), _)| is_cell(field) == cells) {
+                    *column = Some(output((own, field))?);
+                }
+                Ok::<_, Error>(())
+            })?;
+        }
+        record_batch(schema, columns.into_iter().flatten().collect(), rows.len())
     }
 }
 

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use arrow_array::RecordBatch;
 use squall_dataset::Piece;
@@ -18,6 +17,7 @@ use crate::bad_rows::{BadRow, OnBadRow};
 use crate::expand::{Expander, Samples};
 use crate::fetch::Fetched;
 use crate::gather::{Filling, Picked, Window, interleave_batches};
+use crate::metrics::{Counters, Part as Work};
 use crate::plan::{PlannedBatch, ReadPlan};
 use crate::row_set::RowSet;
 use crate::source::Source;
@@ -105,8 +105,7 @@ pub(crate) struct Context {
     pub(crate) fetches: Semaphore,
     /// For each dataset and each file of it the partition fields that are read, with their values.
     partitions: Vec<Vec<PartitionValues>>,
-    /// Bytes that were fetched.
-    pub(crate) fetched: Arc<AtomicU64>,
+    pub(crate) counters: Arc<Counters>,
 }
 
 /// The partition fields of a file that are read, with their values.
@@ -123,11 +122,11 @@ fn partitions(source: &Source) -> Vec<PartitionValues> {
 }
 
 impl Context {
-    pub(crate) fn new(plan: Arc<ReadPlan>, fetched: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(plan: Arc<ReadPlan>, counters: Arc<Counters>) -> Self {
         Self {
             fetches: Semaphore::new(FETCHES),
             partitions: plan.sources.iter().map(partitions).collect(),
-            fetched,
+            counters,
             plan,
         }
     }
@@ -141,7 +140,8 @@ impl Context {
                 mut cursor,
                 parts,
             } => {
-                let result = guard(|| self.decode(&window, &mut cursor, &parts));
+                let decode = || guard(|| self.decode(&window, &mut cursor, &parts));
+                let result = self.counters.time(Work::Decode, decode);
                 let start = window.rows.start;
                 Event::Decoded {
                     lane,
@@ -152,7 +152,7 @@ impl Context {
             }
             Job::Build { seq, batch } => Event::Built {
                 seq,
-                result: guard(|| self.build(&batch)),
+                result: self.counters.time(Work::Build, || guard(|| self.build(&batch))),
             },
         }
     }
@@ -192,9 +192,11 @@ impl Context {
                 cursor.open = Some((decoder, part.run.rows.start, part.rows.end));
             }
         }
+        let decoded = filling.finish();
+        self.counters.decoded(decoded.bytes());
         window
             .decoded
-            .set(filling.finish())
+            .set(decoded)
             .map_err(|_| Error::internal("a window is decoded twice"))
     }
 
@@ -217,6 +219,7 @@ impl Context {
                 interleave_batches(&self.plan.schema, &parts.iter().collect::<Vec<_>>(), &places)?
             }
         };
+        self.counters.built(&columns);
         Ok(Delivered {
             epoch: batch.epoch,
             step: batch.step,
@@ -267,9 +270,9 @@ impl Context {
     }
 
     fn try_rows(&self, picked: &Picked<'_>, place: usize, rows: &[usize], ids: &[RowId]) -> Result<RecordBatch> {
-        let source = &self.plan.sources[place];
-        let columns = picked.gather(place, rows, &source.gathering, &source.decoded)?;
-        source.transform(columns, ids, self.plan.seed)
+        let (source, counters) = (&self.plan.sources[place], &self.counters);
+        let columns = picked.gather(place, rows, source, counters)?;
+        counters.time(Work::Transform, || source.transform(columns, ids, self.plan.seed))
     }
 }
 
