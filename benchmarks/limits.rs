@@ -36,7 +36,11 @@ pub fn raw_scan(set: &Set, threads: usize, binary: Binary) -> Result<usize> {
     on_threads(threads, row_groups.len(), |i, rows: &mut usize| {
         let (path, metadata, row_group) = &row_groups[i];
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(File::open(path)?, metadata.clone());
-        for batch in builder.with_row_groups(vec![*row_group]).with_batch_size(8192).build()? {
+        for batch in builder
+            .with_row_groups(vec![*row_group])
+            .with_batch_size(8192)
+            .build()?
+        {
             *rows += black_box(batch?).num_rows();
         }
         Ok(())

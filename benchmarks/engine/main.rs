@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Parser;
-use squall::Shuffle;
+use squall::{DEFAULT_LANES, Shuffle};
 use squall_benchmarks::limits::{self, Binary};
 use squall_benchmarks::sets::Set;
 use squall_benchmarks::timing::Rates;
@@ -26,6 +26,9 @@ use squall_benchmarks::{Result, process};
 
 use report::{Measured, Report};
 use squall_side::{Read, read_epoch};
+
+/// Row groups among whose rows the table is shuffled, by Squall and by Petastorm.
+const MIXED: u64 = 8;
 
 /// Measures Squall beside limits and peers.
 #[derive(Parser)]
@@ -76,7 +79,7 @@ fn main() -> Result<()> {
 }
 
 fn read_only(options: &Options, set: &Set, shuffled: bool) -> Result<()> {
-    let read = read(options, set, shuffled);
+    let read = read(options, set, shuffled)?;
     for _ in 0..options.repeat {
         let mut rates = Rates::default();
         rates.measure(|| read_epoch(&read).map(|epoch| epoch.rows))?;
@@ -86,22 +89,28 @@ fn read_only(options: &Options, set: &Set, shuffled: bool) -> Result<()> {
     Ok(())
 }
 
-fn read<'a>(options: &Options, set: &'a Set, shuffled: bool) -> Read<'a> {
-    Read {
+fn read<'a>(options: &Options, set: &'a Set, shuffled: bool) -> Result<Read<'a>> {
+    let mut window = options.window;
+    if set.name == "tabular" && window.is_none() {
+        // The windows of all lanes together hold at least so many rows as MIXED row groups.
+        let rows = MIXED * limits::largest_row_group(set)?;
+        window = Some(rows.div_ceil(options.lanes.unwrap_or(DEFAULT_LANES)));
+    }
+    Ok(Read {
         set,
         threads: options.threads,
         shuffle: if shuffled { Shuffle::Windows } else { Shuffle::None },
         lanes: options.lanes,
-        window: options.window,
-    }
+        window,
+    })
 }
 
 fn measure_set(options: &Options, set: &Set, report: &mut Report) -> Result<()> {
     let name = set.name.as_str();
     let threads = options.threads;
     eprintln!("engine: measuring {name}");
-    let shuffled = read(options, set, true);
-    let stored = read(options, set, false);
+    let shuffled = read(options, set, true)?;
+    let stored = read(options, set, false)?;
     let images = matches!(name, "png" | "jpeg");
     let cells = match images {
         true => limits::cells(set, "x")?,
@@ -158,8 +167,8 @@ fn measure_set(options: &Options, set: &Set, report: &mut Report) -> Result<()> 
     }
     report.add(own);
     if !options.no_peers {
-        let eight = 8 * limits::largest_row_group(set)?;
-        for measured in peers::measure(set, threads, options.peer_repeat, eight)? {
+        let queue = MIXED * limits::largest_row_group(set)?;
+        for measured in peers::measure(set, threads, options.peer_repeat, queue)? {
             report.add(measured);
         }
     }

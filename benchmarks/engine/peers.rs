@@ -48,7 +48,11 @@ pub(crate) fn measure(set: &Set, threads: usize, repeat: usize, queue: u64) -> R
         let (rates, first_batch, note) = run("python3", vec!["dali".into(), set.url()], set, threads, repeat)?;
         let mut measured = Measured::new(&set.name, "dali", rates);
         measured.first_batch = first_batch;
-        measured.note = if note.is_empty() { "on the CPU, cells in memory".into() } else { note };
+        measured.note = if note.is_empty() {
+            "on the CPU, cells in memory".into()
+        } else {
+            note
+        };
         all.push(measured);
     }
     Ok(all)

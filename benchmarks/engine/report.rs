@@ -78,9 +78,9 @@ impl Report {
         );
         for measured in &self.measured {
             let own = self.find(&measured.set, "squall").map_or(0.0, |own| own.rates.best());
-            let first = measured.first_batch.map_or(String::new(), |first| {
-                format!("{:.0} ms", first.as_secs_f64() * 1e3)
-            });
+            let first = measured
+                .first_batch
+                .map_or(String::new(), |first| format!("{:.0} ms", first.as_secs_f64() * 1e3));
             let ratio = match measured.rates.best() {
                 0.0 => String::new(),
                 best => format!("{:.2} ×", own / best),
@@ -130,7 +130,10 @@ impl Report {
             }
             let ratio = own.rates.best() / other.rates.best();
             Some(Verdict {
-                text: format!("{set}: {ratio:.2} of {system}, expected {target}{}", missed_by(ratio / target)),
+                text: format!(
+                    "{set}: {ratio:.2} of {system}, expected {target}{}",
+                    missed_by(ratio / target)
+                ),
                 met: ratio >= *target,
             })
         });

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use squall::{
-    DType, Field, IntoLoader, LoaderBuilder, ReaderBuilder, Remainder, Shape, Shuffle, TransformSpec, make_batch_reader,
-    make_reader,
+    DType, Field, IntoLoader, LoaderBuilder, ReaderBuilder, Remainder, Shape, Shuffle, TransformSpec,
+    make_batch_reader, make_reader,
 };
 use squall_benchmarks::Result;
 use squall_benchmarks::sets::Set;

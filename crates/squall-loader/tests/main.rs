@@ -1,5 +1,10 @@
 //! The loader over real files.
 
+mod child;
+mod killed;
+mod leaks;
+mod many_row_groups;
+
 use squall_loader::{HostBatch, HostColumn, IntoLoader, Sink};
 use squall_reader::{Epochs, OnBadRow, Remainder, make_batch_reader, make_reader};
 use squall_schema::{DType, Error, Field, Result, Shape};
