@@ -3,6 +3,11 @@
 use futures::StreamExt;
 use futures::stream::FusedStream;
 use futures_executor::block_on;
+mod child;
+mod killed;
+mod leaks;
+mod many_row_groups;
+
 use squall_loader::{HostBatch, HostColumn, IntoLoader, Sink};
 use squall_reader::{Epochs, OnBadRow, Remainder, Stage, make_batch_reader, make_reader};
 use squall_schema::{DType, Error, Field, Result, Shape};
