@@ -22,10 +22,11 @@ const FREE_RATIO: usize = 200;
 const PNG_START: &[u8] = b"\x89PNG";
 const JPEG_START: &[u8] = b"\xff\xd8";
 
-/// A decoder of the cells of one field. It remembers the last npy header: the cells of a column mostly share one.
+/// A decoder of the cells of one field. It keeps what cells can share: the last npy header, what inflates png images.
 struct Decoder<'a> {
     field: &'a Field,
     npy: npy::Reader,
+    png: image::Scratch,
     /// Bytes that values which were compressed may still take.
     most: usize,
 }
@@ -39,7 +40,10 @@ impl Decoder<'_> {
                 let array = self.inflate(cell)?;
                 self.array_into(&array, buffer)
             }
-            Some(Codec::Png) => image::png(cell, buffer, &|dtype, shape| self.check(dtype, shape)).map(drop),
+            Some(Codec::Png) => {
+                let accept = |dtype: DType, shape: &[usize]| check(self.field, dtype, shape);
+                image::png(cell, buffer, &mut self.png, &accept).map(drop)
+            }
             Some(Codec::Jpeg { .. }) => image::jpeg(cell, buffer, &|dtype, shape| self.check(dtype, shape)).map(drop),
             _ => Err(self.unknown()),
         }
@@ -230,6 +234,7 @@ pub fn decode_cells(cells: &[Option<&[u8]>], field: &Field) -> Result<ArrayRef> 
     let mut decoder = Decoder {
         field,
         npy: npy::Reader::default(),
+        png: image::Scratch::default(),
         most: match is_told {
             true => usize::MAX,
             false => {

@@ -4,6 +4,8 @@
 //! column; cells of fixed shape are decoded straight into the column's one buffer. [`decode_cells`] does the same for cells that
 //! lie anywhere. [`encode_column`] and [`encode_value`] are the way back, with the checks of Petastorm.
 
+mod inflate;
+
 mod image;
 mod npy;
 mod npz;
