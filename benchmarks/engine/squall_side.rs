@@ -85,7 +85,7 @@ fn ordered<R>(reader: ReaderBuilder<R>, read: &Read<'_>) -> ReaderBuilder<R> {
 
 /// The 20 floats as one tensor `[rows, 20]`, beside id and label.
 fn packed<R>(reader: ReaderBuilder<R>) -> ReaderBuilder<R> {
-    reader
+    reader.pack("features", (0..20).map(|i| format!("f{i}")))
 }
 
 /// uint8 to `float32 / 255`, row by row.

@@ -17,7 +17,7 @@ use crate::bad_rows::{BadRow, OnBadRow};
 use crate::budget::{Budget, Permit};
 use crate::expand::{Expander, Samples};
 use crate::fetch::Fetched;
-use crate::gather::{Filling, Picked, Window, interleave_batches};
+use crate::gather::{BlockPool, Filling, Picked, Window, interleave_batches};
 use crate::lane::Arrived;
 use crate::metrics::{Counters, Part as Work, bytes_of};
 use crate::plan::{PlannedBatch, ReadPlan};
@@ -126,6 +126,7 @@ pub(crate) struct Context {
     partitions: Vec<Vec<PartitionValues>>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) budget: Arc<Budget>,
+    blocks: Arc<BlockPool>,
 }
 
 /// The partition fields of a file that are read, with their values.
@@ -148,6 +149,7 @@ impl Context {
             partitions: plan.sources.iter().map(partitions).collect(),
             counters,
             budget,
+            blocks: Arc::default(),
             plan,
         }
     }
@@ -181,7 +183,7 @@ impl Context {
 
     fn decode(&self, (window, mut permit): (&Window, Permit), cursor: &mut Cursor, parts: &[Part]) -> Result<()> {
         let source = &self.plan.sources[window.pass.source];
-        let mut filling = Filling::new(window, &source.gathering.layout)?;
+        let mut filling = Filling::new(window, &source.gathering.layout, &self.blocks)?;
         for part in parts {
             let file = source.dataset.file_of(&part.run.piece);
             let at = |error: Error| {
