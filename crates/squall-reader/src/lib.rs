@@ -82,6 +82,7 @@ mod ledger;
 mod options;
 mod questions;
 
+mod bench;
 mod builder;
 mod epochs;
 mod forecast;
@@ -100,6 +101,7 @@ pub mod expr {
 }
 
 pub use bad_rows::{BadRow, BadRows, OnBadRow};
+pub use bench::{BenchOptions, BenchReport, Replay, StageSpeed, bench};
 pub use builder::{ReaderBuilder, make_batch_reader, make_dataset, make_mixed_reader, make_reader};
 pub use epochs::{Epoch, Epochs};
 pub use footprint::DEFAULT_MEMORY_BUDGET;
