@@ -14,6 +14,8 @@ mod metrics;
 mod mixing;
 mod ngrams;
 mod order;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 #[cfg(feature = "filter")]
 mod pruning;
 mod questions;

@@ -12,13 +12,14 @@ use crate::metrics::{LoaderTimes, Metrics, Stage, StageTimes};
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All stages that may limit.
-const STAGES: [Stage; 9] = [
+const STAGES: [Stage; 10] = [
     Stage::Fetch,
     Stage::Memory,
     Stage::Decode,
     Stage::Gather,
     Stage::Cells,
     Stage::Transform,
+    Stage::HandOver,
     Stage::Collate,
     Stage::Sink,
     Stage::Consumer,

@@ -10,6 +10,9 @@ use crate::metrics::Metrics;
 /// The consumer limits where it waits for less than this share of its time.
 const READY: f64 = 0.05;
 
+/// Handing batches over limits where it is what the consumer waits for, for more than this share of its time.
+const HANDING_OVER: f64 = 0.5;
+
 /// What limits a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -27,6 +30,8 @@ pub enum Stage {
     Cells,
     /// Closures of the user.
     Transform,
+    /// Batches are ready, but pass too slowly from thread to thread.
+    HandOver,
     /// A loader lays columns out in buffers.
     Collate,
     /// A loader makes batches into what the trainer takes.
@@ -45,6 +50,7 @@ impl Stage {
             Self::Gather => "gather",
             Self::Cells => "cells",
             Self::Transform => "transform",
+            Self::HandOver => "hand_over",
             Self::Collate => "collate",
             Self::Sink => "sink",
             Self::Consumer => "consumer",
@@ -62,6 +68,7 @@ impl Stage {
             Self::Gather => "batches are put together too slowly: use more workers, or pack scalar columns",
             Self::Cells => "cells are decoded too slowly: use more workers, or store smaller images",
             Self::Transform => "the transform is too slow: use more workers, or work on batches instead of rows",
+            Self::HandOver => "batches are ready but pass too slowly from thread to thread: make them larger",
             Self::Collate => "the loader lays out batches too slowly: read fewer columns",
             Self::Sink => "the sink is too slow: look at the copies to the device",
             Self::Consumer => "batches wait ready: loading is fast enough",
@@ -82,7 +89,9 @@ impl Metrics {
     ///
     /// 1. The consumer, where it waited for less than 5 % of the time behind the first batch.
     /// 2. A loader's own stage, the slower one, where its thread waited for the reader less than it worked.
-    /// 3. Otherwise what the reader lacked for most of the time in which no batch was ready: bytes, while threads were idle and
+    /// 3. Where most of its waiting was for a batch that was ready: the consumer, or [`Stage::HandOver`] where it waited for more
+    ///    than half of its time.
+    /// 4. Otherwise what the reader lacked for most of the time in which no batch was ready: bytes, while threads were idle and
     ///    fetches under way ([`Stage::Fetch`]); memory, while fetches waited for it ([`Stage::Memory`]); or threads. Of these the
     ///    part of the work that took the most time limits.
     pub fn limiting_stage(&self) -> Option<Stage> {
@@ -98,6 +107,13 @@ impl Metrics {
             return longest([(Stage::Collate, loader.collate), (Stage::Sink, loader.sink)]);
         }
         let unready = &self.unready;
+        let lacking = unready.fetch + unready.memory + unready.workers;
+        if lacking.saturating_sub(first) < waited / 2 {
+            return Some(match waited.as_secs_f64() > HANDING_OVER * wall.as_secs_f64() {
+                true => Stage::HandOver,
+                false => Stage::Consumer,
+            });
+        }
         let work = longest([
             (Stage::Decode, self.decode.busy),
             (Stage::Gather, self.build_parts.gather),
@@ -158,6 +174,12 @@ mod tests {
         check(&|metrics| metrics.build_parts.gather = seconds(6), Stage::Gather);
         check(&|metrics| metrics.build_parts.transform = seconds(6), Stage::Transform);
         check(&|metrics| metrics.unready.fetch = seconds(9), Stage::Fetch);
+        check(&|metrics| metrics.unready.workers = seconds(2), Stage::HandOver);
+        let handed = |metrics: &mut Metrics| {
+            metrics.waited = seconds(4);
+            metrics.unready.workers = seconds(2);
+        };
+        check(&handed, Stage::Consumer);
         check(&|metrics| metrics.unready.memory = seconds(9), Stage::Memory);
         let loader = |collate, sink, starved| {
             move |metrics: &mut Metrics| {
