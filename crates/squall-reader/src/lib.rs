@@ -74,6 +74,7 @@ mod transform;
 mod bad_rows;
 mod lane;
 mod metrics;
+mod trace;
 mod work;
 
 mod pipeline;
@@ -110,7 +111,7 @@ pub use ledger::{Ledger, LedgerEntry, LedgerWriter};
 pub use map::{DEFAULT_CACHE_BYTES, MapDataset, MapStats};
 pub use metrics::{
     BuildTimes, CacheMetrics, CpuMetrics, LoaderStage, LoaderTimes, MemoryMetrics, Meter, Metrics, QueueDepths, Stage,
-    StageTimes, StorageMetrics, Unready,
+    StageTimes, StorageMetrics, WaitedFor,
 };
 #[cfg(feature = "prometheus")]
 pub use metrics::{MetricsServer, serve_metrics};

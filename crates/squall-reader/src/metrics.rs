@@ -78,8 +78,9 @@ pub struct Metrics {
     pub build_parts: BuildTimes,
     /// Whoever takes the batches: busy with them, or starved while it waits for the next one.
     pub consumer: StageTimes,
-    /// The time in which no batch was ready, by what it took to have one.
-    pub unready: Unready,
+    /// What the caller of the reader waited for behind the first batch, by what the reader lacked. Its sum is the time that he
+    /// waited: the consumer, or the thread of a loader.
+    pub waited_for: WaitedFor,
     /// The stages of the loader, where there is one.
     pub loader: Option<LoaderTimes>,
     /// What the store counts.
@@ -128,19 +129,22 @@ pub struct BuildTimes {
     pub transform: Duration,
 }
 
-/// The time in which no batch was ready to be taken, by what the reader lacked.
+/// What the caller of a reader waited for, by what the reader lacked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Unready {
+pub struct WaitedFor {
     /// A thread was idle, and bytes were under way.
     #[serde(rename = "fetch_seconds", serialize_with = "seconds")]
     pub fetch: Duration,
-    /// A thread was idle, and fetches waited for memory.
+    /// A thread was idle, and fetches waited for memory or for their turn.
     #[serde(rename = "memory_seconds", serialize_with = "seconds")]
     pub memory: Duration,
     /// All threads were busy, or nothing but their work was left to wait for.
     #[serde(rename = "workers_seconds", serialize_with = "seconds")]
     pub workers: Duration,
+    /// The next batch was ready, and on its way from thread to thread.
+    #[serde(rename = "hand_over_seconds", serialize_with = "seconds")]
+    pub hand_over: Duration,
 }
 
 /// What a loader's thread did.

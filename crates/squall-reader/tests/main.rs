@@ -27,6 +27,7 @@ mod state;
 mod streams;
 #[cfg(feature = "filter")]
 mod stress;
+mod tracing;
 mod transforms;
 
 use arrow_array::cast::AsArray;

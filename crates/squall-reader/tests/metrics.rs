@@ -84,7 +84,7 @@ fn the_times_of_a_stage_make_its_whole() {
     let idle = metrics.build.starved + metrics.build.blocked;
     let told = (metrics.decode.busy + metrics.build.busy + idle).as_secs_f64();
     let whole = 2.0 * metrics.wall.as_secs_f64();
-    assert!((0.7..1.15).contains(&(told / whole)), "{told} of {whole}: {metrics:?}");
+    assert!((0.6..1.15).contains(&(told / whole)), "{told} of {whole}: {metrics:?}");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_slow_transform_limits() {
     let metrics = reader.metrics();
     assert_eq!(metrics.limiting_stage(), Some(Stage::Transform), "{metrics}");
     assert!(metrics.build_parts.transform >= Duration::from_millis(240));
-    assert!(metrics.unready.workers > metrics.unready.fetch, "{metrics:?}");
+    assert!(metrics.waited_for.workers > metrics.waited_for.fetch, "{metrics:?}");
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn metrics_are_served_to_whoever_asks() {
     assert_eq!(samples[&series], 0.0);
 
     // Counters only grow, and a reader that is gone is told of no more.
-    drop(first.by_ref().count());
+    assert_eq!(first.by_ref().count(), 3);
     server.unregister("valid");
     let (_, body) = ask(address, "GET /metrics");
     assert!(body.contains("rank=\"0\"} 60\n") && !body.contains("valid"), "{body}");

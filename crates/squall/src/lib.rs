@@ -67,8 +67,8 @@ pub use squall_reader::{
     NGram, ORDER_VERSION, OnBadRow, Order, OrderOptions, Partition, Predicate, Quality, QueueDepths, RankForecast,
     Reader, ReaderBuilder, ReaderState, ReaderStream, Reduce, ReduceFn, Remainder, Replay, RowGroupSelector, RowSet,
     Runs, SampleBatch, SampleOrigin, Sampler, Samples, SelectedPiece, Selection, SelectionReport, SelectionSource,
-    Share, Shuffle, Split, Stage, StageSpeed, StageTimes, StorageMetrics, Threshold, Topology, TransformSpec, Unready,
-    bench, make_batch_reader, make_dataset, make_mixed_reader, make_reader, verify_ledger,
+    Share, Shuffle, Split, Stage, StageSpeed, StageTimes, StorageMetrics, Threshold, Topology, TransformSpec,
+    WaitedFor, bench, make_batch_reader, make_dataset, make_mixed_reader, make_reader, verify_ledger,
 };
 
 /// Metrics at an address, in the text format of Prometheus.

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use arrow_array::{Array, RecordBatch};
 use crossbeam_utils::CachePadded;
 
-use crate::metrics::clocks::{Doing, DriverClock, FetchClock, TakerClock};
+use crate::metrics::clocks::{Doing, DriverClock, FetchClock, TakerClock, Told};
 use crate::metrics::threads::{OnThread, Threads, process_time};
-use crate::metrics::{BuildTimes, CpuMetrics, LoaderTimes, Metrics, QueueDepths, StageTimes, Unready};
+use crate::metrics::{BuildTimes, CpuMetrics, LoaderTimes, Metrics, QueueDepths, StageTimes};
 
 /// What a worker thread spends its time on. The last three are parts of building.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,8 +146,15 @@ impl Counters {
     /// What the driver waits with from now on; `None` when it ends.
     pub(crate) fn drive(&self, doing: Option<Doing>) {
         let now = Instant::now();
-        let fetched = lock(&self.fetches).at(now).busy;
-        lock(&self.driver).turn(now, doing, fetched);
+        let told = self.told(now);
+        lock(&self.driver).turn(now, doing, told);
+    }
+
+    fn told(&self, now: Instant) -> Told {
+        Told {
+            fetching: lock(&self.fetches).at(now).busy,
+            waited: lock(&self.caller).at(now).waited_after_first(),
+        }
     }
 
     /// The thread that calls counts as one that loads.
@@ -203,7 +210,8 @@ impl Counters {
     pub(crate) fn metrics(&self) -> Metrics {
         let now = Instant::now();
         let fetches = lock(&self.fetches).at(now);
-        let driver = lock(&self.driver).at(now, fetches.busy);
+        let told = self.told(now);
+        let driver = lock(&self.driver).at(now, told);
         let caller = lock(&self.caller).at(now);
         let loader = self.loader.get();
         let taker = loader.map_or(caller, |loader| lock(&loader.trainer).at(now));
@@ -252,11 +260,7 @@ impl Counters {
                 starved: taker.waited,
                 blocked: Duration::ZERO,
             },
-            unready: Unready {
-                fetch: driver.unready_fetch,
-                memory: driver.unready_memory,
-                workers: driver.unready_workers,
-            },
+            waited_for: driver.waited_for,
             loader: loader.map(|loader| loader.times(caller)),
             queues: QueueDepths {
                 fetches_waiting: fetches.waiting,

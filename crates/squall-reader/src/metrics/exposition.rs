@@ -122,15 +122,16 @@ const FAMILIES: [Family; 26] = [
         },
     },
     Family {
-        name: "squall_unready_seconds_total",
-        help: "Time in which no batch was ready, by what was lacking.",
+        name: "squall_waited_for_seconds_total",
+        help: "What the caller of the reader waited for behind the first batch.",
         samples: |m| {
             labelled(
                 "lacking",
                 [
-                    ("fetch", m.unready.fetch),
-                    ("memory", m.unready.memory),
-                    ("workers", m.unready.workers),
+                    ("fetch", m.waited_for.fetch),
+                    ("memory", m.waited_for.memory),
+                    ("workers", m.waited_for.workers),
+                    ("hand_over", m.waited_for.hand_over),
                 ],
             )
         },

@@ -89,16 +89,15 @@ impl Metrics {
     ///
     /// 1. The consumer, where it waited for less than 5 % of the time behind the first batch.
     /// 2. A loader's own stage, the slower one, where its thread waited for the reader less than it worked.
-    /// 3. Where most of its waiting was for a batch that was ready: the consumer, or [`Stage::HandOver`] where it waited for more
-    ///    than half of its time.
-    /// 4. Otherwise what the reader lacked for most of the time in which no batch was ready: bytes, while threads were idle and
-    ///    fetches under way ([`Stage::Fetch`]); memory, while fetches waited for it ([`Stage::Memory`]); or threads. Of these the
-    ///    part of the work that took the most time limits.
+    /// 3. What the caller waited for the longest: bytes, while threads were idle and fetches under way ([`Stage::Fetch`]); memory,
+    ///    while fetches waited for it ([`Stage::Memory`]); threads, of which the part of the work that took the most time limits;
+    ///    or batches that were ready. The last is the consumer's own slowness to wake up, unless it waited for more than half of
+    ///    its time ([`Stage::HandOver`]).
     pub fn limiting_stage(&self) -> Option<Stage> {
         let first = self.first_batch?;
-        let wall = self.wall.saturating_sub(first);
-        let waited = self.waited.saturating_sub(first);
-        if waited.as_secs_f64() <= READY * wall.as_secs_f64() {
+        let wall = self.wall.saturating_sub(first).as_secs_f64();
+        let waited = self.waited.saturating_sub(first).as_secs_f64();
+        if waited <= READY * wall {
             return Some(Stage::Consumer);
         }
         if let Some(loader) = &self.loader
@@ -106,24 +105,21 @@ impl Metrics {
         {
             return longest([(Stage::Collate, loader.collate), (Stage::Sink, loader.sink)]);
         }
-        let unready = &self.unready;
-        let lacking = unready.fetch + unready.memory + unready.workers;
-        if lacking.saturating_sub(first) < waited / 2 {
-            return Some(match waited.as_secs_f64() > HANDING_OVER * wall.as_secs_f64() {
-                true => Stage::HandOver,
-                false => Stage::Consumer,
-            });
-        }
         let work = longest([
             (Stage::Decode, self.decode.busy),
             (Stage::Gather, self.build_parts.gather),
             (Stage::Cells, self.build_parts.cells),
             (Stage::Transform, self.build_parts.transform),
         ])?;
+        let passing = match waited > HANDING_OVER * wall {
+            true => Stage::HandOver,
+            false => Stage::Consumer,
+        };
         longest([
-            (work, unready.workers),
-            (Stage::Fetch, unready.fetch),
-            (Stage::Memory, unready.memory),
+            (work, self.waited_for.workers),
+            (Stage::Fetch, self.waited_for.fetch),
+            (Stage::Memory, self.waited_for.memory),
+            (passing, self.waited_for.hand_over),
         ])
     }
 }
@@ -153,7 +149,7 @@ mod tests {
             waited: seconds(9),
             ..Metrics::default()
         };
-        metrics.unready.workers = seconds(8);
+        metrics.waited_for.workers = seconds(8);
         metrics.decode.busy = seconds(2);
         metrics.build_parts.cells = seconds(5);
         metrics
@@ -173,14 +169,14 @@ mod tests {
         check(&|metrics| metrics.decode.busy = seconds(6), Stage::Decode);
         check(&|metrics| metrics.build_parts.gather = seconds(6), Stage::Gather);
         check(&|metrics| metrics.build_parts.transform = seconds(6), Stage::Transform);
-        check(&|metrics| metrics.unready.fetch = seconds(9), Stage::Fetch);
-        check(&|metrics| metrics.unready.workers = seconds(2), Stage::HandOver);
-        let handed = |metrics: &mut Metrics| {
+        check(&|metrics| metrics.waited_for.fetch = seconds(9), Stage::Fetch);
+        check(&|metrics| metrics.waited_for.hand_over = seconds(9), Stage::HandOver);
+        let woken_late = |metrics: &mut Metrics| {
             metrics.waited = seconds(4);
-            metrics.unready.workers = seconds(2);
+            metrics.waited_for.hand_over = seconds(9);
         };
-        check(&handed, Stage::Consumer);
-        check(&|metrics| metrics.unready.memory = seconds(9), Stage::Memory);
+        check(&woken_late, Stage::Consumer);
+        check(&|metrics| metrics.waited_for.memory = seconds(9), Stage::Memory);
         let loader = |collate, sink, starved| {
             move |metrics: &mut Metrics| {
                 metrics.loader = Some(LoaderTimes {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::metrics::{BuildTimes, CacheMetrics, CpuMetrics, LoaderTimes, Metrics, StageTimes, StorageMetrics, Unready};
+use crate::metrics::{
+    BuildTimes, CacheMetrics, CpuMetrics, LoaderTimes, Metrics, StageTimes, StorageMetrics, WaitedFor,
+};
 
 impl Metrics {
     /// What was done since an earlier snapshot of the same reader. What does not add up stays as it is now: memory, queues. The
@@ -35,10 +37,11 @@ impl Metrics {
                 transform: self.build_parts.transform.saturating_sub(earlier.build_parts.transform),
             },
             consumer: stage(self.consumer, earlier.consumer),
-            unready: Unready {
-                fetch: self.unready.fetch.saturating_sub(earlier.unready.fetch),
-                memory: self.unready.memory.saturating_sub(earlier.unready.memory),
-                workers: self.unready.workers.saturating_sub(earlier.unready.workers),
+            waited_for: WaitedFor {
+                fetch: self.waited_for.fetch.saturating_sub(earlier.waited_for.fetch),
+                memory: self.waited_for.memory.saturating_sub(earlier.waited_for.memory),
+                workers: self.waited_for.workers.saturating_sub(earlier.waited_for.workers),
+                hand_over: self.waited_for.hand_over.saturating_sub(earlier.waited_for.hand_over),
             },
             loader: self.loader.map(|now| loader(now, earlier.loader.unwrap_or_default())),
             storage: StorageMetrics {
