@@ -25,7 +25,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 pub(crate) use clocks::Doing;
-pub(crate) use counters::{About, Counters, Part, bytes_of};
+pub(crate) use counters::{About, Counters, Part, bytes_of, nanos};
 pub(crate) use threads::Threads;
 
 pub use counters::{LoaderStage, Meter};
@@ -261,7 +261,7 @@ pub(crate) fn per_second(n: u64, time: Duration) -> f64 {
     }
 }
 
-fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(time.as_secs_f64())
 }
 

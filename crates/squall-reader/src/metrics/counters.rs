@@ -391,7 +391,7 @@ pub(crate) fn bytes_of(batch: &RecordBatch) -> u64 {
     columns.map(|column| bytes(column) as u64).sum()
 }
 
-fn nanos(time: Duration) -> u64 {
+pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
