@@ -110,8 +110,8 @@ pub use forecast::{Coverage, DeliveryMap, Forecast, ForecastOptions, MapSize, Me
 pub use ledger::{Ledger, LedgerEntry, LedgerWriter};
 pub use map::{DEFAULT_CACHE_BYTES, MapDataset, MapStats};
 pub use metrics::{
-    BuildTimes, CacheMetrics, CpuMetrics, LoaderStage, LoaderTimes, MemoryMetrics, Meter, Metrics, QueueDepths, Stage,
-    StageTimes, StorageMetrics, WaitedFor,
+    BuildTimes, CacheCounts, CpuMetrics, LoaderStage, LoaderTimes, MemoryMetrics, Meter, Metrics, QueueDepths, Stage,
+    StageTimes, StorageCounts, WaitedFor,
 };
 #[cfg(feature = "prometheus")]
 pub use metrics::{MetricsServer, serve_metrics};

@@ -84,9 +84,9 @@ pub struct Metrics {
     /// The stages of the loader, where there is one.
     pub loader: Option<LoaderTimes>,
     /// What the store counts.
-    pub storage: StorageMetrics,
+    pub storage: StorageCounts,
     /// What the local cache counts, where there is one.
-    pub cache: Option<CacheMetrics>,
+    pub cache: Option<CacheCounts>,
     /// Memory by the reader's own count.
     pub memory: MemoryMetrics,
     /// What waits where.
@@ -133,10 +133,10 @@ pub struct BuildTimes {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct WaitedFor {
-    /// A thread was idle, and bytes were under way.
+    /// A thread was idle, and bytes were under way, or waited for a request to end.
     #[serde(rename = "fetch_seconds", serialize_with = "seconds")]
     pub fetch: Duration,
-    /// A thread was idle, and fetches waited for memory or for their turn.
+    /// A thread was idle, no bytes were under way, and what could be fetched or decoded waited for memory.
     #[serde(rename = "memory_seconds", serialize_with = "seconds")]
     pub memory: Duration,
     /// All threads were busy, or nothing but their work was left to wait for.
@@ -170,17 +170,23 @@ pub struct LoaderTimes {
 /// What the store counts, summed over the datasets of a mixture.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct StorageMetrics {
+pub struct StorageCounts {
     /// Requests that were sent, those sent again included.
     pub requests: u64,
     /// Requests that were sent again.
     pub retries: u64,
+    /// Of these, how many because the store asked for fewer.
+    pub throttled: u64,
+    /// Second requests that were sent because the first one was slow.
+    pub hedges_sent: u64,
+    /// Those whose answer was taken.
+    pub hedges_won: u64,
 }
 
 /// What a cache counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct CacheMetrics {
+pub struct CacheCounts {
     /// Ranges that were there.
     pub hits: u64,
     /// Ranges that were not.
@@ -189,6 +195,12 @@ pub struct CacheMetrics {
     pub hit_bytes: u64,
     /// Bytes of the misses.
     pub miss_bytes: u64,
+    /// Entries that had to go.
+    pub evictions: u64,
+    /// Entries that were damaged, and not used.
+    pub damaged: u64,
+    /// Reads and writes of the cache that failed. The data came from the store.
+    pub failures: u64,
 }
 
 /// The byte budget of a reader.

@@ -107,7 +107,7 @@ fn a_slow_consumer_limits() {
     let table = table();
     let reader = make_batch_reader(table.url()).batch_size(8).workers(2).prefetch(8);
     let mut reader = reader.build().expect("a reader");
-    while let Some(batch) = reader.next() {
+    for batch in reader.by_ref() {
         batch.expect("a batch");
         sleep(Duration::from_millis(15));
     }

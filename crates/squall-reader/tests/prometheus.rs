@@ -143,7 +143,7 @@ fn metrics_are_served_to_whoever_asks() {
     );
 
     // The port is taken until the server is dropped, and free behind it.
-    let error = serve_metrics(address.to_string()).err().expect("an error").to_string();
+    let error = serve_metrics(address.to_string()).expect_err("an error").to_string();
     assert!(
         error.contains("cannot listen") && error.contains(&address.to_string()),
         "{error}"

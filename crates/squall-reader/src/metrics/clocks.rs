@@ -16,6 +16,8 @@ pub(crate) struct Doing {
     pub(crate) jobs: u64,
     /// Fetches that are not here yet, those that wait for their turn included.
     pub(crate) fetches: u64,
+    /// Whether something waits for memory that could be fetched or decoded.
+    pub(crate) no_memory: bool,
     /// Whether there is nothing more to fetch than that.
     pub(crate) all_planned: bool,
     /// Batches that are built and not taken.
@@ -78,8 +80,7 @@ impl DriverClock {
         self.ran += time;
         let idle = doing.workers.saturating_sub(doing.jobs);
         let idle_time = time.saturating_mul(u32::try_from(idle).unwrap_or(u32::MAX));
-        let no_memory = doing.fetches > 0 && !fetching;
-        if doing.full || no_memory {
+        if doing.full || (doing.no_memory && !fetching) {
             self.blocked += idle_time;
         } else {
             self.starved += idle_time;
@@ -91,16 +92,17 @@ impl DriverClock {
 
     /// The caller waited: for what?
     fn blame(&mut self, waited: Duration, doing: Doing, fetching: bool) {
-        let all_busy = doing.jobs >= doing.workers;
         let lacking = &mut self.waited_for;
         if doing.next_is_done {
             lacking.hand_over += waited;
-        } else if doing.jobs > 0 && (all_busy || doing.fetches == 0) {
+        } else if doing.jobs > 0 && doing.jobs >= doing.workers {
             lacking.workers += waited;
-        } else if doing.fetches > 0 && fetching {
-            lacking.fetch += waited;
-        } else if doing.fetches > 0 {
+        } else if doing.no_memory && !fetching {
             lacking.memory += waited;
+        } else if doing.fetches > 0 {
+            lacking.fetch += waited;
+        } else if doing.jobs > 0 {
+            lacking.workers += waited;
         } else {
             // Nothing is under way: the driver plans.
             lacking.hand_over += waited;
@@ -218,6 +220,7 @@ mod tests {
         let fetching = Doing {
             workers: 2,
             fetches: 3,
+            no_memory: true,
             ..Doing::default()
         };
         let told = |fetching, waited| Told {
@@ -227,7 +230,11 @@ mod tests {
         clock.turn(start, Some(fetching), told(0, 0));
         // One second of both threads for bytes that are under way, one for memory; the caller waits all the time.
         clock.turn(start + SECOND, Some(fetching), told(1, 1));
-        let working = Doing { jobs: 1, ..fetching };
+        let working = Doing {
+            jobs: 1,
+            no_memory: false,
+            ..fetching
+        };
         clock.turn(start + 2 * SECOND, Some(working), told(1, 2));
         // One of the two works, while bytes come.
         let busy = Doing { jobs: 5, ..fetching };

@@ -44,7 +44,7 @@ struct Family {
 /// Its own labels, and its value.
 type Sample = (Vec<(&'static str, &'static str)>, f64);
 
-const FAMILIES: [Family; 26] = [
+const FAMILIES: [Family; 32] = [
     Family {
         name: "squall_rows_total",
         help: "Rows that were handed out.",
@@ -165,6 +165,21 @@ const FAMILIES: [Family; 26] = [
         samples: |m| one(m.storage.retries),
     },
     Family {
+        name: "squall_storage_throttled_total",
+        help: "Requests that were sent again because the store asked for fewer.",
+        samples: |m| one(m.storage.throttled),
+    },
+    Family {
+        name: "squall_storage_hedges_sent_total",
+        help: "Second requests that were sent because the first one was slow.",
+        samples: |m| one(m.storage.hedges_sent),
+    },
+    Family {
+        name: "squall_storage_hedges_won_total",
+        help: "Second requests whose answer was taken.",
+        samples: |m| one(m.storage.hedges_won),
+    },
+    Family {
         name: "squall_cache_hits_total",
         help: "Ranges that the local cache had.",
         samples: |m| m.cache.map(|cache| one(cache.hits)).unwrap_or_default(),
@@ -183,6 +198,21 @@ const FAMILIES: [Family; 26] = [
         name: "squall_cache_miss_bytes_total",
         help: "Bytes that the local cache had not.",
         samples: |m| m.cache.map(|cache| one(cache.miss_bytes)).unwrap_or_default(),
+    },
+    Family {
+        name: "squall_cache_evictions_total",
+        help: "Entries of the local cache that had to go.",
+        samples: |m| m.cache.map(|cache| one(cache.evictions)).unwrap_or_default(),
+    },
+    Family {
+        name: "squall_cache_damaged_total",
+        help: "Entries of the local cache that were damaged.",
+        samples: |m| m.cache.map(|cache| one(cache.damaged)).unwrap_or_default(),
+    },
+    Family {
+        name: "squall_cache_failures_total",
+        help: "Reads and writes of the local cache that failed.",
+        samples: |m| m.cache.map(|cache| one(cache.failures)).unwrap_or_default(),
     },
     Family {
         name: "squall_memory_budget_bytes",
