@@ -5,6 +5,7 @@
 
 mod threads;
 
+mod bytes;
 mod clocks;
 mod counters;
 
@@ -24,8 +25,9 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+pub(crate) use bytes::bytes_of;
 pub(crate) use clocks::Doing;
-pub(crate) use counters::{About, Counters, Part, bytes_of, nanos};
+pub(crate) use counters::{About, Counters, Part, nanos};
 pub(crate) use threads::Threads;
 
 pub use counters::{LoaderStage, Meter};

@@ -1,12 +1,13 @@
-//! Spans of `tracing`: one for each fetch, each window that is decoded, each batch that is built.
+//! Spans of `tracing`: one for each fetch, each window that is decoded, each batch that is built, and what a loader does with it.
 //!
-//! Their level is DEBUG, their targets are `squall::fetch`, `squall::decode` and `squall::build`. Where nobody listens, a span is a
+//! Their level is DEBUG, their targets are `squall::fetch`, `squall::decode`, `squall::build` and `squall::loader`. Where nobody listens, a span is a
 //! look at a static; its fields are made only where somebody does.
 
 use squall_dataset::{Dataset, Piece};
 use tracing::{Span, debug_span};
 
 use crate::gather::Window;
+use crate::metrics::LoaderStage;
 use crate::plan::PlannedBatch;
 
 /// The span of fetching a part of a lane from a row group.
@@ -43,4 +44,13 @@ pub(crate) fn build(batch: &PlannedBatch) -> Span {
         step = batch.step,
         rows = batch.picks.iter().map(|pick| pick.rows.end - pick.rows.start).sum::<u64>()
     )
+}
+
+/// The span of a stage of a loader.
+pub(crate) fn load(stage: LoaderStage) -> Span {
+    match stage {
+        LoaderStage::Collate => debug_span!(target: "squall::loader", "collate"),
+        LoaderStage::Sink => debug_span!(target: "squall::loader", "sink"),
+        LoaderStage::Blocked => Span::none(),
+    }
 }

@@ -3,8 +3,8 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use squall_reader::{OnBadRow, Stage, TransformSpec, make_batch_reader, make_reader};
-use squall_schema::Error;
+use squall_reader::{BenchOptions, OnBadRow, Stage, TransformSpec, bench, make_batch_reader, make_reader};
+use squall_schema::{Error, ErrorKind};
 use squall_testkit::{Layout, Table};
 
 fn table() -> Table {
@@ -180,4 +180,40 @@ fn processor_time_is_that_of_the_threads_that_load() {
         "{loading:?} of {process:?}"
     );
     assert!(metrics.cpu_share().is_some_and(|share| share > 0.0 && share <= 1.0));
+}
+
+#[test]
+fn a_bench_measures_behind_its_warm_up() {
+    let table = table();
+    let mut options = BenchOptions::default();
+    options.warmup = 3;
+    options.step = Duration::from_millis(2);
+    let build = |epochs| {
+        make_batch_reader(table.url())
+            .batch_size(8)
+            .epochs(epochs)
+            .build()
+            .expect("a reader")
+    };
+    // The data ends before the time does.
+    let report = bench(&mut build(1), &options).expect("a report");
+    assert_eq!(
+        (report.metrics.batches, report.metrics.rows, report.ended),
+        (12, 96, true)
+    );
+    assert!(report.first_batch_seconds > 0.0 && report.metrics.consumer.busy >= Duration::from_millis(24));
+    assert_eq!((report.replay.kept, report.replay.batches), (12, 12));
+    assert!(report.replay.rows_per_second < 8.0 / 0.002, "{report:?}");
+    assert_eq!(report.stages.len(), 3);
+    // Batches that are too large for the memory that is left to them are not replayed.
+    options.batches = Some(5);
+    options.replay_bytes = 0;
+    let report = bench(&mut build(1), &options).expect("a report");
+    assert_eq!(
+        (report.metrics.batches, report.replay.batches, report.ended),
+        (5, 0, false)
+    );
+    options.warmup = 15;
+    let error = bench(&mut build(1), &options).expect_err("an error");
+    assert_eq!(error.kind(), ErrorKind::NoData);
 }

@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use arrow_array::{Array, RecordBatch};
+use arrow_array::RecordBatch;
 use crossbeam_utils::CachePadded;
 
+use crate::metrics::bytes::bytes_of;
 use crate::metrics::clocks::{Doing, DriverClock, FetchClock, TakerClock, Told};
 use crate::metrics::threads::{OnThread, Threads, process_time};
 use crate::metrics::{BuildTimes, CpuMetrics, LoaderTimes, Metrics, QueueDepths, StageTimes};
+use crate::trace;
 
 /// What a worker thread spends its time on. The last three are parts of building.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -345,6 +347,7 @@ impl Meter {
 
     /// The work, with its time counted for a stage of a loader.
     pub fn time<T>(&self, stage: LoaderStage, work: impl FnOnce() -> T) -> T {
+        let _span = trace::load(stage).entered();
         let began = Instant::now();
         let done = work();
         let loader = self.loader();
@@ -382,13 +385,6 @@ impl fmt::Debug for Meter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Meter").field(&self.0.about).finish()
     }
-}
-
-/// Bytes of the values, of a slice those that belong to it.
-pub(crate) fn bytes_of(batch: &RecordBatch) -> u64 {
-    let columns = batch.columns().iter();
-    let bytes = |column: &Arc<dyn Array>| column.to_data().get_slice_memory_size().unwrap_or(0);
-    columns.map(|column| bytes(column) as u64).sum()
 }
 
 pub(crate) fn nanos(time: Duration) -> u64 {
