@@ -263,7 +263,7 @@ impl Driver {
             workers: self.context.plan.workers as u64,
             jobs: self.n_jobs,
             fetches: self.n_fetches,
-            no_memory: false,
+            no_memory: !self.unopened.is_empty(),
             all_planned: self.schedule.is_none(),
             ready: (self.done.len() + self.batches.len()) as u64,
             next_is_done: self.done.contains_key(&self.n_delivered),
