@@ -138,7 +138,7 @@ pub struct WaitedFor {
     /// A thread was idle, and bytes were under way, or waited for a request to end.
     #[serde(rename = "fetch_seconds", serialize_with = "seconds")]
     pub fetch: Duration,
-    /// A thread was idle, no bytes were under way, and what could be fetched or decoded waited for memory.
+    /// A thread was idle, and windows waited for memory though more requests could have been under way.
     #[serde(rename = "memory_seconds", serialize_with = "seconds")]
     pub memory: Duration,
     /// All threads were busy, or nothing but their work was left to wait for.

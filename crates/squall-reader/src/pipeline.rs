@@ -39,7 +39,7 @@ use crate::plan::{PlannedBatch, ReadPlan, Schedule};
 use crate::slice::{self, Streaming};
 use crate::source::Source;
 use crate::trace;
-use crate::work::{Context, Delivered, Event, Job, LaneKey};
+use crate::work::{Context, Delivered, Event, FETCHES, Job, LaneKey};
 
 /// Most batches that are planned ahead of those in work, so that windows are read before they are needed. Fewer are when
 /// they open more windows than there are lanes: about one window more a lane is in memory than the batches in work need.
@@ -263,6 +263,7 @@ impl Driver {
             workers: self.context.plan.workers as u64,
             jobs: self.n_jobs,
             fetches: self.n_fetches,
+            fetch_places: FETCHES as u64,
             no_memory: !self.unopened.is_empty(),
             all_planned: self.schedule.is_none(),
             ready: (self.done.len() + self.batches.len()) as u64,

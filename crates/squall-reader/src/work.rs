@@ -26,7 +26,7 @@ use crate::source::Source;
 use crate::trace;
 
 /// Fetches that are under way at the same time.
-const FETCHES: usize = 16;
+pub(crate) const FETCHES: usize = 16;
 
 /// A batch as the pipeline delivers it.
 #[derive(Debug, Clone)]

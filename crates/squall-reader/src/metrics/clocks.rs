@@ -16,6 +16,8 @@ pub(crate) struct Doing {
     pub(crate) jobs: u64,
     /// Fetches that are not here yet, those that wait for their turn included.
     pub(crate) fetches: u64,
+    /// How many fetches may be under way at a time.
+    pub(crate) fetch_places: u64,
     /// Whether something waits for memory that could be fetched or decoded.
     pub(crate) no_memory: bool,
     /// Whether there is nothing more to fetch than that.
@@ -32,8 +34,8 @@ pub(crate) struct Doing {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct DriverClock {
     since: Option<(Instant, Doing)>,
-    /// What others had told until then.
-    told: Told,
+    /// How long the caller had waited until then, the first batch left out.
+    waited: Duration,
     /// Summed over threads.
     pub(crate) starved: Duration,
     pub(crate) blocked: Duration,
@@ -43,32 +45,21 @@ pub(crate) struct DriverClock {
     pub(crate) waited_for: WaitedFor,
 }
 
-/// Times so far that the driver does not see itself.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Told {
-    /// In which a request was under way.
-    pub(crate) fetching: Duration,
-    /// In which the caller waited for a batch, the first one left out.
-    pub(crate) waited: Duration,
-}
-
 impl DriverClock {
-    /// From now on the driver waits with this; `None` when it has ended.
-    pub(crate) fn turn(&mut self, now: Instant, doing: Option<Doing>, told: Told) {
+    /// From now on the driver waits with this; `None` when it has ended. `waited` is all the time so far in which the caller waited
+    /// for a batch, the first one left out.
+    pub(crate) fn turn(&mut self, now: Instant, doing: Option<Doing>, waited: Duration) {
         if let Some((since, before)) = self.since {
-            let time = now.saturating_duration_since(since);
-            let fetching = told.fetching.saturating_sub(self.told.fetching) * 2 > time;
-            self.add(time, before, fetching);
-            let waited = told.waited.saturating_sub(self.told.waited);
-            self.blame(waited, before, fetching);
+            self.add(now.saturating_duration_since(since), before);
+            self.blame(waited.saturating_sub(self.waited), before);
         }
-        self.told = told;
+        self.waited = waited;
         self.since = doing.map(|doing| (now, doing));
     }
 
     /// The clock with the time since the last turn.
-    pub(crate) fn at(mut self, now: Instant, told: Told) -> Self {
-        self.turn(now, self.since.map(|(_, doing)| doing), told);
+    pub(crate) fn at(mut self, now: Instant, waited: Duration) -> Self {
+        self.turn(now, self.since.map(|(_, doing)| doing), waited);
         self
     }
 
@@ -76,11 +67,11 @@ impl DriverClock {
         self.since.map(|(_, doing)| doing).unwrap_or_default()
     }
 
-    fn add(&mut self, time: Duration, doing: Doing, fetching: bool) {
+    fn add(&mut self, time: Duration, doing: Doing) {
         self.ran += time;
         let idle = doing.workers.saturating_sub(doing.jobs);
         let idle_time = time.saturating_mul(u32::try_from(idle).unwrap_or(u32::MAX));
-        if doing.full || (doing.no_memory && !fetching) {
+        if doing.full || doing.no_memory {
             self.blocked += idle_time;
         } else {
             self.starved += idle_time;
@@ -91,13 +82,14 @@ impl DriverClock {
     }
 
     /// The caller waited: for what?
-    fn blame(&mut self, waited: Duration, doing: Doing, fetching: bool) {
+    fn blame(&mut self, waited: Duration, doing: Doing) {
         let lacking = &mut self.waited_for;
         if doing.next_is_done {
             lacking.hand_over += waited;
         } else if doing.jobs > 0 && doing.jobs >= doing.workers {
             lacking.workers += waited;
-        } else if doing.no_memory && !fetching {
+        } else if doing.no_memory && doing.fetches < doing.fetch_places {
+            // More could be under way.
             lacking.memory += waited;
         } else if doing.fetches > 0 {
             lacking.fetch += waited;
@@ -220,25 +212,22 @@ mod tests {
         let fetching = Doing {
             workers: 2,
             fetches: 3,
-            no_memory: true,
+            fetch_places: 3,
             ..Doing::default()
         };
-        let told = |fetching, waited| Told {
-            fetching: fetching * SECOND,
-            waited: waited * SECOND,
-        };
-        clock.turn(start, Some(fetching), told(0, 0));
+        clock.turn(start, Some(fetching), Duration::ZERO);
         // One second of both threads for bytes that are under way, one for memory; the caller waits all the time.
-        clock.turn(start + SECOND, Some(fetching), told(1, 1));
-        let working = Doing {
-            jobs: 1,
-            no_memory: false,
+        let short = Doing {
+            no_memory: true,
+            fetches: 1,
             ..fetching
         };
-        clock.turn(start + 2 * SECOND, Some(working), told(1, 2));
+        clock.turn(start + SECOND, Some(short), SECOND);
+        let working = Doing { jobs: 1, ..fetching };
+        clock.turn(start + 2 * SECOND, Some(working), 2 * SECOND);
         // One of the two works, while bytes come.
         let busy = Doing { jobs: 5, ..fetching };
-        clock.turn(start + 3 * SECOND, Some(busy), told(2, 3));
+        clock.turn(start + 3 * SECOND, Some(busy), 3 * SECOND);
         // Both work.
         let full = Doing {
             workers: 2,
@@ -248,14 +237,11 @@ mod tests {
             all_planned: true,
             ..Doing::default()
         };
-        clock.turn(start + 4 * SECOND, Some(full), told(3, 4));
+        clock.turn(start + 4 * SECOND, Some(full), 4 * SECOND);
         // The consumer takes nothing, and all is fetched; then it wakes up late.
-        let told = Told {
-            waited: 4 * SECOND + SECOND / 4,
-            ..told(3, 4)
-        };
-        clock.turn(start + 5 * SECOND, None, told);
-        clock.turn(start + 9 * SECOND, None, told);
+        let waited = 4 * SECOND + SECOND / 4;
+        clock.turn(start + 5 * SECOND, None, waited);
+        clock.turn(start + 9 * SECOND, None, waited);
         assert_eq!(clock.starved, 3 * SECOND);
         assert_eq!(clock.blocked, 4 * SECOND);
         assert_eq!(clock.fetched_all, SECOND);

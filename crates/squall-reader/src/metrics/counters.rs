@@ -12,7 +12,7 @@ use arrow_array::RecordBatch;
 use crossbeam_utils::CachePadded;
 
 use crate::metrics::bytes::bytes_of;
-use crate::metrics::clocks::{Doing, DriverClock, FetchClock, TakerClock, Told};
+use crate::metrics::clocks::{Doing, DriverClock, FetchClock, TakerClock};
 use crate::metrics::threads::{OnThread, Threads, process_time};
 use crate::metrics::{BuildTimes, CpuMetrics, LoaderTimes, Metrics, QueueDepths, StageTimes};
 use crate::trace;
@@ -148,15 +148,8 @@ impl Counters {
     /// What the driver waits with from now on; `None` when it ends.
     pub(crate) fn drive(&self, doing: Option<Doing>) {
         let now = Instant::now();
-        let told = self.told(now);
-        lock(&self.driver).turn(now, doing, told);
-    }
-
-    fn told(&self, now: Instant) -> Told {
-        Told {
-            fetching: lock(&self.fetches).at(now).busy,
-            waited: lock(&self.caller).at(now).waited_after_first(),
-        }
+        let waited = lock(&self.caller).at(now).waited_after_first();
+        lock(&self.driver).turn(now, doing, waited);
     }
 
     /// The thread that calls counts as one that loads.
@@ -212,9 +205,9 @@ impl Counters {
     pub(crate) fn metrics(&self) -> Metrics {
         let now = Instant::now();
         let fetches = lock(&self.fetches).at(now);
-        let told = self.told(now);
-        let driver = lock(&self.driver).at(now, told);
+
         let caller = lock(&self.caller).at(now);
+        let driver = lock(&self.driver).at(now, caller.waited_after_first());
         let loader = self.loader.get();
         let taker = loader.map_or(caller, |loader| lock(&loader.trainer).at(now));
         let doing = driver.doing();
