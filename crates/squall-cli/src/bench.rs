@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
-use squall::{BatchReader, BenchOptions, BenchReport, Error, bench, make_batch_reader};
+use squall::{BatchReader, BenchOptions, BenchReport, ByteSize, Error, bench, make_batch_reader};
 
 use crate::options::ReadOptions;
 use crate::{Failure, Format};
@@ -49,6 +49,9 @@ pub(crate) struct Bench {
     /// Threads that decode and transform [default: as many as there are cores]
     #[arg(long, value_name = "THREADS")]
     workers: Option<usize>,
+    /// Bytes that the reader may hold at a time: 256MiB [default: 1GiB, or what windows and batches need]
+    #[arg(long, value_name = "BYTES")]
+    memory_budget: Option<ByteSize>,
     /// Batches that are made ahead [default: twice the workers, and at least 4]
     #[arg(long, value_name = "BATCHES")]
     prefetch: Option<usize>,
@@ -87,6 +90,9 @@ impl Bench {
         }
         if let Some(workers) = self.workers {
             reader = reader.workers(workers);
+        }
+        if let Some(bytes) = self.memory_budget {
+            reader = reader.memory_budget(bytes);
         }
         if let Some(batches) = self.prefetch {
             reader = reader.prefetch(batches);

@@ -55,6 +55,16 @@ fn a_measurement_is_text_and_json() {
         (&Value::from(true), &Value::from(1))
     );
 
+    let report = &json(&["--memory-budget", "64MiB"])["report"];
+    let memory = &report["metrics"]["memory"];
+    assert_eq!(memory["budget"], 64 << 20);
+    assert!(
+        memory["high_water"]
+            .as_u64()
+            .is_some_and(|bytes| bytes > 0 && bytes <= 64 << 20),
+        "{report}"
+    );
+
     let text = bench(&["--columns", "id"]);
     for part in [
         "rank 0 of 1: opened in",
@@ -75,5 +85,6 @@ fn a_measurement_that_cannot_be_is_refused() {
     assert!(fail(2, &["bench", &table.url, "--duration", "0"]).contains("expected seconds"));
     assert!(fail(2, &["bench", &table.url, "--step-ms", "nan"]).contains("expected milliseconds"));
     assert!(fail(2, &["bench", &table.url, "--columns", "nope"]).contains("no column \"nope\""));
+    assert!(fail(2, &["bench", &table.url, "--memory-budget", "many"]).contains("many"));
     fail(1, &["bench", "/nonexistent"]);
 }
