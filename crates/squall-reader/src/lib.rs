@@ -74,6 +74,7 @@ mod transform;
 mod bad_rows;
 mod lane;
 mod metrics;
+mod trace;
 mod work;
 
 mod pipeline;
@@ -82,6 +83,7 @@ mod ledger;
 mod options;
 mod questions;
 
+mod bench;
 mod builder;
 mod epochs;
 mod forecast;
@@ -100,6 +102,7 @@ pub mod expr {
 }
 
 pub use bad_rows::{BadRow, BadRows, OnBadRow};
+pub use bench::{BenchOptions, BenchReport, Replay, StageSpeed, bench};
 pub use builder::{ReaderBuilder, make_batch_reader, make_dataset, make_mixed_reader, make_reader};
 pub use epochs::{Epoch, Epochs};
 pub use footprint::DEFAULT_MEMORY_BUDGET;
@@ -107,8 +110,8 @@ pub use forecast::{Coverage, DeliveryMap, Forecast, ForecastOptions, MapSize, Me
 pub use ledger::{Ledger, LedgerEntry, LedgerWriter};
 pub use map::{DEFAULT_CACHE_BYTES, MapDataset, MapStats};
 pub use metrics::{
-    BuildTimes, CacheMetrics, CpuMetrics, LoaderStage, LoaderTimes, MemoryMetrics, Meter, Metrics, QueueDepths, Stage,
-    StageTimes, StorageMetrics, Unready,
+    BuildTimes, CacheCounts, CpuMetrics, LoaderStage, LoaderTimes, MemoryMetrics, Meter, Metrics, QueueDepths, Stage,
+    StageTimes, StorageCounts, WaitedFor,
 };
 #[cfg(feature = "prometheus")]
 pub use metrics::{MetricsServer, serve_metrics};

@@ -23,9 +23,10 @@ use crate::metrics::{Counters, Part as Work, bytes_of};
 use crate::plan::{PlannedBatch, ReadPlan};
 use crate::row_set::RowSet;
 use crate::source::Source;
+use crate::trace;
 
 /// Fetches that are under way at the same time.
-const FETCHES: usize = 16;
+pub(crate) const FETCHES: usize = 16;
 
 /// A batch as the pipeline delivers it.
 #[derive(Debug, Clone)]
@@ -164,6 +165,9 @@ impl Context {
                 mut cursor,
                 parts,
             } => {
+                let dataset = &self.plan.sources[window.pass.source].dataset;
+                let first = parts.first().map(|part| &part.run.piece);
+                let _span = trace::decode(dataset, first, &window).entered();
                 let decode = || guard(|| self.decode((&window, permit), &mut cursor, &parts));
                 let result = self.counters.time(Work::Decode, decode);
                 let start = window.rows.start;
@@ -174,10 +178,13 @@ impl Context {
                     result,
                 }
             }
-            Job::Build { seq, batch, permit } => Event::Built {
-                seq,
-                result: self.counters.time(Work::Build, || guard(|| self.build(&batch, permit))),
-            },
+            Job::Build { seq, batch, permit } => {
+                let _span = trace::build(&batch).entered();
+                Event::Built {
+                    seq,
+                    result: self.counters.time(Work::Build, || guard(|| self.build(&batch, permit))),
+                }
+            }
         }
     }
 

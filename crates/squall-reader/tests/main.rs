@@ -14,6 +14,8 @@ mod metrics;
 mod mixing;
 mod ngrams;
 mod order;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 #[cfg(feature = "filter")]
 mod pruning;
 mod questions;
@@ -25,6 +27,7 @@ mod state;
 mod streams;
 #[cfg(feature = "filter")]
 mod stress;
+mod tracing;
 mod transforms;
 
 use arrow_array::cast::AsArray;
