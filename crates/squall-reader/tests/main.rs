@@ -10,6 +10,7 @@ mod golden;
 mod ledger;
 mod legacy;
 mod map;
+mod metrics;
 mod mixing;
 mod ngrams;
 mod order;
@@ -21,6 +22,7 @@ mod rows;
 mod sampling;
 mod spark;
 mod state;
+mod streams;
 #[cfg(feature = "filter")]
 mod stress;
 mod transforms;
