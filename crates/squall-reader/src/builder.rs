@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
-use squall_schema::{Error, Field, Result};
+use squall_schema::{ByteSize, Error, Field, Result};
 
 use crate::bad_rows::OnBadRow;
 use crate::forecast::{self, Forecast, ForecastOptions};
@@ -401,6 +401,15 @@ impl<R> ReaderBuilder<R> {
     /// Threads that decode and transform; as many as there are cores if not given. The order does not depend on it.
     pub fn workers(mut self, threads: usize) -> Self {
         self.options.workers = Some(threads);
+        self
+    }
+
+    /// Bytes that the reader may hold at a time: what it has fetched, the windows that are shuffled, batches that are ready. One
+    /// gibibyte if not given, or twice what the windows and two batches need where that is more. `build` refuses a budget in which they do not fit.
+    ///
+    /// A row group larger than the budget is read in slices. The order of the rows does not depend on it.
+    pub fn memory_budget(mut self, bytes: ByteSize) -> Self {
+        self.options.memory_budget = Some(bytes.bytes());
         self
     }
 

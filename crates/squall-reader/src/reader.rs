@@ -9,10 +9,11 @@ use squall_dataset::Dataset;
 use squall_schema::{Error, Result, Row, RowId, Schema};
 
 use crate::bad_rows::{BadRow, BadRows, OnBadRow};
+use crate::budget::Budget;
 use crate::epochs::Epochs;
 use crate::io::Io;
 use crate::ledger::{LedgerEntry, LedgerWriter};
-use crate::metrics::{About, Counters, Meter, Metrics};
+use crate::metrics::{About, Counters, MemoryMetrics, Meter, Metrics};
 use crate::pipeline::Pipeline;
 use crate::plan::ReadPlan;
 use crate::questions::{Delivery, EpochPlan, SampleOrigin};
@@ -70,6 +71,7 @@ struct Core {
     identity: OrderIdentity,
     io: Arc<Io>,
     counters: Arc<Counters>,
+    budget: Arc<Budget>,
     /// The epoch and sample that come next.
     position: (u64, u64),
     /// Where it began, or was moved to.
@@ -83,6 +85,16 @@ struct Core {
 
 impl Core {
     fn new(Opened { plan, io, ledger }: Opened) -> Self {
+        let budget = Budget::new(plan.memory_budget);
+        let counters = Arc::new(Counters::new(about(&plan), io.threads()));
+        let held = budget.clone();
+        counters.probe(Box::new(move |metrics| {
+            metrics.memory = MemoryMetrics {
+                budget: Some(held.limit()),
+                in_use: held.used(),
+                high_water: held.most(),
+            };
+        }));
         Self {
             pipeline: None,
             position: plan.start,
@@ -90,7 +102,8 @@ impl Core {
             last_epoch: None,
             bad_rows: BadRows::new(plan.on_bad_row),
             identity: plan.identity(),
-            counters: Arc::new(Counters::new(about(&plan), io.threads())),
+            counters,
+            budget,
             plan: Arc::new(plan),
             io,
             ledger,
@@ -171,7 +184,12 @@ impl Core {
                 start: self.position,
                 ..ReadPlan::clone(&self.plan)
             };
-            let pipeline = Pipeline::start(Arc::new(plan), self.io.handle(), self.counters.clone())?;
+            let pipeline = Pipeline::start(
+                Arc::new(plan),
+                self.io.handle(),
+                self.counters.clone(),
+                self.budget.clone(),
+            )?;
             self.pipeline = Some(pipeline);
         }
         Ok(())
@@ -188,7 +206,10 @@ impl Core {
                 columns,
                 bad,
                 after,
+                _permit: permit,
             })) => {
+                // Who has a batch holds it on his own account.
+                drop(permit);
                 let substitutes = LedgerEntry::substitutes(&bad);
                 let mut noted = self.bad_rows.add(bad.clone());
                 let batch = SampleBatch {

@@ -19,11 +19,12 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::spawn_blocking;
 
 use crate::decode::{DECODE_ROWS, Decoder};
-use crate::fetch::{Fetched, SparseBytes, selection};
+use crate::fetch::{Fetched, selection};
 use crate::map::cache::{Asked, Cache, Entry, Key, MapStats, wait_for};
 use crate::map::cut::{Cached, Runs, Segment};
 use crate::map::layout::Layout;
 use crate::source::Source;
+use crate::sparse::SparseBytes;
 use crate::transform::record_batch;
 use crate::work::guard;
 
