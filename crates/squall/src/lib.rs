@@ -58,7 +58,7 @@ pub use squall_loader::{Host, HostBatch, HostColumn, HostTensor, IntoLoader, Loa
 #[cfg(feature = "reader")]
 pub use squall_reader::{
     BadRow, BadRows, BatchReader, Bitmap, Coverage, DEFAULT_BATCH_SIZE, DEFAULT_CACHE_BYTES, DEFAULT_LANES, Delivery,
-    DeliveryMap, Drawn, Ending, Epoch, EpochPlan, Epochs, Forecast, ForecastOptions, Ledger, LedgerEntry,
+    DeliveryMap, Drawn, Ending, Epoch, EpochPlan, Epochs, Forecast, ForecastOptions, ImageSpec, Ledger, LedgerEntry,
     LedgerMismatch, LedgerReport, LedgerRow, LedgerWriter, MIX_BLOCK, MapDataset, MapSize, MapStats, Memory, Mix,
     NGram, ORDER_VERSION, OnBadRow, Order, OrderOptions, Partition, Predicate, Quality, RankForecast, Reader,
     ReaderBuilder, ReaderState, Reduce, ReduceFn, Remainder, RowGroupSelector, RowSet, Runs, SampleBatch, SampleOrigin,

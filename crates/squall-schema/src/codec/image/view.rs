@@ -42,6 +42,8 @@ pub struct ImageView {
     pub region: Region,
     /// Whether left and right are exchanged.
     pub flip: bool,
+    /// Whether a jpeg image is decoded with its full size, also where a smaller one would do.
+    pub full_decode: bool,
 }
 
 /// The field of views with this height and width of the images of a field: `uint8[height, width]` for grey, and
@@ -236,7 +238,9 @@ impl ImageView {
             let scale = f64::from(*eighths) / 8.0;
             self.region.height * scale >= wanted.height as f64 && self.region.width * scale >= wanted.width as f64
         };
-        (1..8).find(is_enough).unwrap_or(8)
+        (1..8)
+            .find(|eighths| !self.full_decode && is_enough(eighths))
+            .unwrap_or(8)
     }
 
     /// The same view of an image that was decoded smaller.

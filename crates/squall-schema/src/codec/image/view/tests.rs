@@ -137,7 +137,13 @@ fn views_are_what_the_definition_says() {
         let cell = encode_png(&picture).expect("a png image");
         for (bounds, region, size) in views {
             for flip in [false, true] {
-                let view = ImageView { bounds, region, flip };
+                let full_decode = true;
+                let view = ImageView {
+                    bounds,
+                    region,
+                    flip,
+                    full_decode,
+                };
                 let found = shown(&cell, &field(Codec::Png, channels == 3), size, view).expect("a view");
                 let (most, mean) = difference(&found, &expected(&picture, &view, size));
                 assert!(
@@ -159,6 +165,7 @@ fn a_crop_that_is_not_resized_is_exact() {
             bounds: whole,
             region: region(11.0, 3.0, 19.0, 37.0),
             flip,
+            full_decode: false,
         };
         let found = shown(&cell, &field(Codec::Png, true), [19, 37], view).expect("a view");
         assert_eq!(difference(&found, &expected(&picture, &view, [19, 37])), (0.0, 0.0));
@@ -183,6 +190,7 @@ fn jpeg_images_are_decoded_no_larger_than_needed() {
                 bounds: region,
                 region,
                 flip: true,
+                full_decode: false,
             };
             let found = shown(&cell, &field(jpeg_codec(), channels == 3), size, view).expect("a view");
             let (most, mean) = difference(&found, &expected(&picture, &view, size));
@@ -202,6 +210,7 @@ fn the_scale_is_the_smallest_that_suffices() {
             bounds: own,
             region: own,
             flip: false,
+            full_decode: false,
         };
         view.eighths(Size {
             height: wanted,
@@ -237,6 +246,7 @@ fn what_cannot_be_shown_is_named() {
                 bounds,
                 region,
                 flip: false,
+                full_decode: false,
             };
             let error = shown(&cell, &colour, [8, 8], view).expect_err("no view");
             assert_eq!((error.place("row"), error.place("column")), (Some("0"), Some("image")));
@@ -246,6 +256,7 @@ fn what_cannot_be_shown_is_named() {
         bounds: whole,
         region: whole,
         flip: false,
+        full_decode: false,
     };
     let error = shown(&cell, &field(Codec::Png, false), [8, 8], view).expect_err("colour where grey is expected");
     assert!(error.to_string().contains("found uint8[30, 40, 3]"), "{error}");
@@ -268,6 +279,7 @@ fn nulls_stay_where_a_field_has_some() {
             bounds: whole,
             region: whole,
             flip: false,
+            full_decode: false,
         })
     };
     let target = view_field(&colour, 8, 8).expect("a field");
