@@ -7,6 +7,7 @@ mod damage;
 mod filter;
 mod forecast;
 mod golden;
+mod images;
 mod ledger;
 mod legacy;
 mod map;
