@@ -92,7 +92,7 @@ impl Staging {
             .to_str()
             .ok_or_else(|| Error::unsupported(format!("the path {staged:?} is not UTF-8")))?;
         Ok(Self {
-            store: Store::open(&DatasetUrl::parse(text)?)?,
+            store: Store::create(&DatasetUrl::parse(text)?)?,
             url: url.clone(),
             place,
         })

@@ -1,5 +1,7 @@
 //! Opening directories as other programs leave them.
 
+mod stores;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

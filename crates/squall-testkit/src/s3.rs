@@ -43,13 +43,13 @@ impl S3Server {
         if let Some(auth) = auth {
             builder.set_auth(auth);
         }
-        let service = builder.build();
+        let (service, own) = (builder.build(), root.to_owned());
         Self {
             root: root.to_owned(),
             served: Served::start(move |stream| {
-                let service = service.clone();
+                let (service, root) = (service.clone(), own.clone());
                 async move {
-                    let answer = service_fn(move |request| answer(service.clone(), request));
+                    let answer = service_fn(move |request| answer(service.clone(), root.clone(), request));
                     let connections = Builder::new(TokioExecutor::new());
                     // The client hangs up when it likes.
                     let _ = connections.serve_connection(TokioIo::new(stream), answer).await;
@@ -86,10 +86,20 @@ pub fn options(address: SocketAddr) -> Vec<(String, String)> {
     pairs.map(|(key, value)| (key.to_owned(), value)).to_vec()
 }
 
-/// Asks s3s, which does not look at `If-Match` of a read.
-async fn answer(service: S3Service, request: Request<hyper::body::Incoming>) -> Result<Response<Body>, s3s::HttpError> {
+/// Asks s3s-fs, which does not look at `If-Match` of a read, and fails where an object has the name of a directory: S3 has
+/// no directories.
+async fn answer(
+    service: S3Service,
+    root: PathBuf,
+    request: Request<hyper::body::Incoming>,
+) -> Result<Response<Body>, s3s::HttpError> {
     let wanted = request.headers().get(IF_MATCH).cloned();
     let is_read = request.method() == hyper::Method::GET || request.method() == hyper::Method::HEAD;
+    if request.method() == hyper::Method::HEAD && root.join(request.uri().path().trim_start_matches('/')).is_dir() {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        return Ok(response);
+    }
     let response = hyper::service::Service::call(&service, request).await?;
     match (wanted, response.headers().get(ETAG)) {
         (Some(wanted), Some(found)) if is_read && wanted != *found => {

@@ -11,6 +11,7 @@
 //! | `filter` | where-clauses in the reader |
 //! | `convert` | [`convert`]: the converter, with DataFusion embedded |
 //! | `torch` | [`torch`]: batches as libtorch tensors |
+//! | `s3`, `gcs`, `azure`, `http` (default), `hdfs` | datasets in these stores: [`StoreOptions`] |
 //!
 //! With `reader` alone neither DataFusion nor libtorch is compiled.
 //!
@@ -48,7 +49,9 @@ assert_eq!(steps, 3 * 10);
 "#
 )]
 
-pub use squall_dataset::{DataFile, Dataset, DatasetUrl, OpenOptions, Origin, Piece, TimeZone};
+pub use squall_dataset::{
+    DataFile, Dataset, DatasetUrl, OpenOptions, Origin, Piece, StoreMetrics, StoreOptions, TimeZone,
+};
 pub use squall_schema::{
     DType, Decimal, Element, Error, ErrorKind, Field, Result, Row, RowId, Schema, Shape, Tensor, TimeUnit, Value, field,
 };
