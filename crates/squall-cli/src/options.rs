@@ -53,7 +53,26 @@ pub(crate) struct ReadOptions {
     #[arg(long, value_enum, default_value = "even")]
     partition: PartitionFlag,
     #[command(flatten)]
+    storage: Storage,
+    #[command(flatten)]
     rows: Rows,
+}
+
+/// How stores are reached.
+#[derive(Args)]
+pub(crate) struct Storage {
+    /// A setting of the store by object_store's name: endpoint=https://…, skip_signature=true; may be given several times
+    #[arg(long = "storage-option", value_name = "KEY=VALUE")]
+    options: Vec<String>,
+}
+
+impl Storage {
+    /// The names and values. An error shows neither: a key may be where a name should be.
+    pub(crate) fn pairs(&self) -> Result<Vec<(&str, &str)>, Error> {
+        let pairs = self.options.iter().map(|option| option.split_once('='));
+        let malformed = || Error::invalid("expected --storage-option KEY=VALUE, found one without =");
+        pairs.map(|pair| pair.ok_or_else(malformed)).collect()
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -105,6 +124,10 @@ impl ReadOptions {
             })
             .partition(self.partition())
             .time_zone(&self.time_zone);
+        let storage = self.storage.pairs()?;
+        if !storage.is_empty() {
+            reader = reader.storage_options(storage);
+        }
         let shuffle = match (self.shuffle, self.no_shuffle) {
             (Some(ShuffleFlag::None), _) | (None, true) => Some(Shuffle::None),
             (Some(ShuffleFlag::Windows), _) => Some(Shuffle::Windows),

@@ -21,6 +21,7 @@ mod rows;
 mod sampling;
 mod spark;
 mod state;
+mod stores;
 #[cfg(feature = "filter")]
 mod stress;
 mod transforms;

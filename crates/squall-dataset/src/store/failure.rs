@@ -113,7 +113,8 @@ impl Failure {
         let expired = code.is_some_and(|code| EXPIRED.contains(&code));
         let throttled = code.is_some_and(|code| THROTTLED.contains(&code));
         let cause = match (error, status) {
-            (object_store::Error::NotFound { .. }, _) => Cause::Missing,
+            // Also where the body that says so broke off.
+            (object_store::Error::NotFound { .. }, _) | (_, 404) => Cause::Missing,
             (object_store::Error::Precondition { .. } | object_store::Error::NotModified { .. }, _) | (_, 412) => {
                 Cause::Replaced
             }
