@@ -7,7 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use object_store::path::Path;
-use squall_dataset::{Dataset, DatasetUrl, ObjectVersion, OpenOptions, Store, StoreOptions};
+use parquet::arrow::ArrowWriter;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use squall_dataset::{Dataset, DatasetUrl, ObjectVersion, OpenOptions, Origin, Store, StoreOptions};
+use squall_schema::metadata::{self, DatasetMetadata, FileEntry, RowGroupEntry};
 use squall_schema::{Error, ErrorKind};
 use squall_testkit::{
     Fault, FaultOptions, FaultProxy, Gate, Layout, S3Server, Table, WebServer, rows, s3_options, write_file,
@@ -477,6 +481,80 @@ fn a_file_on_the_web_is_a_dataset_and_its_query_is_a_secret() {
         error.starts_with("the web server has no listing (WebDAV): expected a dataset that Squall wrote"),
         "{error}"
     );
+}
+
+#[test]
+fn what_squall_wrote_opens_on_a_web_server_without_a_listing() {
+    let table = Table::write(&Layout::default());
+    describe(&table);
+    let server = WebServer::start(table.path());
+    let runtime = Runtime::new().expect("a runtime");
+    let url = DatasetUrl::parse(&format!("http://{}", server.address())).expect("a URL");
+    let dataset = runtime.block_on(Dataset::open(&url)).expect("a dataset");
+    assert!(matches!(dataset.origin(), Origin::Squall(_)));
+    assert_eq!((dataset.rows(), dataset.files().len()), (120, 3));
+    // Nobody listed the files: what a file is comes with the first answer, but for its size.
+    let (path, store) = (&dataset.files()[0].path, dataset.store());
+    let size = dataset.files()[0].size;
+    assert_eq!(store.version(path), Some(ObjectVersion::of_size(size)));
+    let read = || runtime.block_on(store.get_ranges(path, &[0..4, size - 4..size]));
+    assert_eq!(read().expect("bytes").concat(), b"PAR1PAR1");
+    assert!(store.version(path).is_some_and(|version| version.e_tag.is_some()));
+    // The same bytes, written again.
+    let file = &table.files()[0];
+    fs::write(file, fs::read(file).expect("a file")).expect("written");
+    let error = read().expect_err("another file");
+    assert_eq!(error.message().matches("ETag \"").count(), 2, "{error}");
+    // Another size than the one that is written down.
+    let dataset = runtime.block_on(Dataset::open(&url)).expect("a dataset");
+    write_file(file, &rows(0..7), &Layout::default());
+    let error = runtime
+        .block_on(dataset.store().get_ranges(path, &[0..4]))
+        .expect_err("another file");
+    assert!(
+        error
+            .message()
+            .contains(&format!("expected {size} bytes, found ETag \"")),
+        "{error}"
+    );
+}
+
+/// Writes the metadata that Squall gives a dataset.
+fn describe(table: &Table) {
+    let runtime = Runtime::new().expect("a runtime");
+    let url = DatasetUrl::parse(&table.url()).expect("a URL");
+    let dataset = runtime.block_on(Dataset::open(&url)).expect("a dataset");
+    let row_groups = |file: usize| {
+        let own = dataset.pieces().iter().filter(move |piece| piece.file as usize == file);
+        let entry = |piece: &squall_dataset::Piece| RowGroupEntry {
+            rows: piece.rows,
+            compressed_bytes: piece.compressed_bytes,
+            uncompressed_bytes: piece.uncompressed_bytes,
+        };
+        own.map(entry).collect()
+    };
+    let files = dataset.files().iter().enumerate();
+    let described = DatasetMetadata {
+        created_by: "a test".to_owned(),
+        fingerprint: "0".to_owned(),
+        schema: dataset.schema().clone(),
+        partition_by: Vec::new(),
+        files: files
+            .map(|(i, file)| FileEntry {
+                path: file.path.to_string(),
+                size: file.size,
+                partition: Default::default(),
+                row_groups: row_groups(i),
+            })
+            .collect(),
+    };
+    let pair = KeyValue::new(metadata::KEY.to_owned(), described.to_json().expect("JSON"));
+    let properties = WriterProperties::builder()
+        .set_key_value_metadata(Some(vec![pair]))
+        .build();
+    let file = fs::File::create(table.path().join(metadata::FILE)).expect("a new file");
+    let writer = ArrowWriter::try_new(file, rows(0..1).schema(), Some(properties)).expect("a writer");
+    writer.close().expect("a footer written");
 }
 
 #[test]

@@ -1,16 +1,16 @@
-//! Reads of local files: each range with one call into a buffer of its own, which is not zeroed first.
+//! Reads of local files: each range with one call, into a buffer that was used before.
 
 use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
-use rustix::buffer::spare_capacity;
-use rustix::io::{Errno, pread};
 
+use super::pool::Pool;
 use super::version::ObjectVersion;
 
 /// Why a file was not read.
@@ -19,7 +19,7 @@ pub(super) enum Failed {
     /// It is another than was expected.
     Replaced(ObjectVersion),
     /// It ends within a range; so many bytes of it are there.
-    Short(Range<u64>, usize),
+    Short(Range<u64>, u64),
 }
 
 /// The bytes of these ranges, and what the file is. Blocks.
@@ -27,6 +27,7 @@ pub(super) fn read(
     path: &Path,
     ranges: &[Range<u64>],
     known: Option<&ObjectVersion>,
+    pool: &Arc<Pool>,
 ) -> Result<(ObjectVersion, Vec<Bytes>), Failed> {
     let file = File::open(path).map_err(Failed::Io)?;
     let metadata = file.metadata().map_err(Failed::Io)?;
@@ -38,21 +39,15 @@ pub(super) fn read(
         return Err(Failed::Replaced(found));
     }
     let read = |range: &Range<u64>| {
-        let length = range.end.min(found.size).saturating_sub(range.start) as usize;
-        let mut bytes = Vec::with_capacity(length);
-        while bytes.len() < length {
-            let offset = range.start + bytes.len() as u64;
-            match pread(&file, spare_capacity(&mut bytes), offset) {
-                Ok(0) => break,
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(Failed::Io(error.into())),
-            }
+        let short = || Failed::Short(range.clone(), found.size.saturating_sub(range.start));
+        if range.end > found.size {
+            return Err(short());
         }
-        // The buffer may have room for more than was asked for.
-        bytes.truncate(length);
-        match bytes.len() as u64 == range.end - range.start {
-            true => Ok(Bytes::from(bytes)),
-            false => Err(Failed::Short(range.clone(), bytes.len())),
+        let mut buffer = pool.take((range.end - range.start) as usize);
+        match file.read_exact_at(buffer.as_mut(), range.start) {
+            Ok(()) => Ok(buffer.freeze()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(short()),
+            Err(error) => Err(Failed::Io(error)),
         }
     };
     let bytes = ranges.iter().map(read).collect::<Result<_, _>>()?;
@@ -85,9 +80,10 @@ mod tests {
         std::fs::write(&path, "content").expect("a file");
         let files = LocalFileSystem::new_with_prefix(directory.path()).expect("a store");
         let listed = futures::executor::block_on(files.head(&"a".into())).expect("a file");
-        let (found, bytes) = read(&path, &[2..4, 0..0, 0..7], None).ok().expect("bytes");
+        let pool = Arc::default();
+        let (found, bytes) = read(&path, &[2..4, 0..0, 0..7], None, &pool).ok().expect("bytes");
         assert_eq!(found, ObjectVersion::of(&listed));
         assert_eq!(bytes, [&b"nt"[..], b"", b"content"]);
-        assert!(matches!(read(&path, &[5..9], None), Err(Failed::Short(_, 2))));
+        assert!(matches!(read(&path, &[5..9], None, &pool), Err(Failed::Short(_, 2))));
     }
 }

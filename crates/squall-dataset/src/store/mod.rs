@@ -1,7 +1,8 @@
 //! From a URL to the store that holds it.
 //!
 //! The files stand in the order of a read: `options` and `cloud` make the store, `version` says which state of an object
-//! is read, `ranges` which requests are made, `local` and `remote` make them, `failure` says why one failed.
+//! is read, `ranges` which requests are made, `local` and `remote` make them into buffers of `pool`, `failure` says why one
+//! failed.
 
 mod cloud;
 mod failure;
@@ -10,6 +11,8 @@ mod options;
 mod version;
 
 mod ranges;
+
+mod pool;
 
 #[cfg(unix)]
 mod local;
@@ -42,6 +45,7 @@ pub use self::version::ObjectVersion;
 use self::cloud::Purpose;
 use self::failure::{Cause, Failure, shown};
 use self::metrics::{Counters, add};
+use self::pool::Pool;
 use self::remote::Remote;
 use self::reply::Reply;
 use self::version::Versions;
@@ -71,7 +75,7 @@ pub struct Store {
 /// How objects are read.
 enum Access {
     #[cfg(unix)]
-    Local(Arc<LocalFileSystem>),
+    Local(Arc<LocalFileSystem>, Arc<Pool>),
     /// Without waiting: memory.
     Direct(Arc<dyn ObjectStore>),
     Remote(Remote),
@@ -151,7 +155,7 @@ impl Store {
         let files = LocalFileSystem::new_with_prefix(path).map_err(|error| storage_error(error).at("URL", url))?;
         let files = Arc::new(files);
         #[cfg(unix)]
-        let access = Access::Local(files.clone());
+        let access = Access::Local(files.clone(), Arc::default());
         #[cfg(not(unix))]
         let access = Access::Direct(files.clone());
         Ok(Self::new(url, files, access, Default::default()))
@@ -307,15 +311,14 @@ impl Store {
         let known = self.versions.get(path);
         match &*self.access {
             #[cfg(unix)]
-            Access::Local(files) => {
+            Access::Local(files, pool) => {
                 let file = files
                     .path_to_filesystem(path)
                     .map_err(|error| at(storage_error(error)))?;
-                let (ranges, known) = (ranges.to_vec(), known);
                 let is_known = known.is_some();
                 let read = blocking({
-                    let known = known.clone();
-                    move || local::read(&file, &ranges, known.as_ref())
+                    let (ranges, known, pool) = (ranges.to_vec(), known.clone(), pool.clone());
+                    move || local::read(&file, &ranges, known.as_ref(), &pool)
                 });
                 match read.await.map_err(at)? {
                     Ok((found, bytes)) => {
@@ -331,7 +334,7 @@ impl Store {
                     Err(local::Failed::Replaced(found)) => {
                         Err(at(known.unwrap_or_else(|| found.clone()).replaced(Some(&found))))
                     }
-                    Err(local::Failed::Short(range, found)) => Err(at(short(&range, found as u64))),
+                    Err(local::Failed::Short(range, found)) => Err(at(short(&range, found))),
                     Err(local::Failed::Io(error)) => Err(at(local_error(error, known.is_some()))),
                 }
             }

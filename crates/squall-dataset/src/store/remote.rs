@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::try_join_all;
 use object_store::path::Path;
@@ -24,13 +24,11 @@ use super::cloud::{self, Purpose};
 use super::failure::{Cause, Failure};
 use super::metrics::{Counters, add};
 use super::options::StoreOptions;
+use super::pool::Pool;
 use super::ranges;
 use super::reply::Reply;
 use super::version::{ObjectVersion, Versions};
 use crate::{DatasetUrl, Scheme};
-
-/// Bytes of a body before its length is known.
-const FIRST_CAPACITY: usize = 64 * 1024;
 
 /// The reading side of a store.
 pub(super) struct Remote {
@@ -39,6 +37,7 @@ pub(super) struct Remote {
     options: StoreOptions,
     current: RwLock<Current>,
     permits: Semaphore,
+    pool: Arc<Pool>,
     versions: Arc<Versions>,
     counters: Arc<Counters>,
 }
@@ -52,10 +51,10 @@ struct Current {
 }
 
 /// What is asked of an object, and what came of it.
-struct Part {
+struct Part<'a> {
     /// The bytes; the end is unknown where all of the object is wanted.
     wanted: Range<u64>,
-    bytes: BytesMut,
+    bytes: Sink<'a>,
     /// Only what the object is, no bytes.
     head: bool,
     /// Whether it must be the state of the object that was seen first.
@@ -63,8 +62,43 @@ struct Part {
     version: Option<ObjectVersion>,
 }
 
-impl Part {
-    fn new(wanted: Range<u64>, bytes: BytesMut) -> Self {
+/// Where the bytes of a part go.
+enum Sink<'a> {
+    /// A piece of a buffer, and how much of it is filled.
+    Piece(&'a mut [u8], usize),
+    Own(Vec<u8>),
+}
+
+impl Sink<'_> {
+    fn filled(&self) -> &[u8] {
+        match self {
+            Self::Piece(piece, filled) => &piece[..*filled],
+            Self::Own(bytes) => bytes,
+        }
+    }
+
+    /// Takes more bytes, no more than there is room for.
+    fn extend(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Piece(piece, filled) => {
+                let n = bytes.len().min(piece.len() - *filled);
+                piece[*filled..*filled + n].copy_from_slice(&bytes[..n]);
+                *filled += n;
+            }
+            Self::Own(own) => own.extend_from_slice(bytes),
+        }
+    }
+
+    fn truncate(&mut self, length: usize) {
+        match self {
+            Self::Piece(_, filled) => *filled = length,
+            Self::Own(bytes) => bytes.truncate(length),
+        }
+    }
+}
+
+impl<'a> Part<'a> {
+    fn new(wanted: Range<u64>, bytes: Sink<'a>) -> Self {
         Self {
             wanted,
             bytes,
@@ -74,8 +108,20 @@ impl Part {
         }
     }
 
+    /// All of an object as it is now.
+    fn now() -> Self {
+        Self {
+            pinned: false,
+            ..Self::new(0..u64::MAX, Sink::Own(Vec::new()))
+        }
+    }
+
+    fn n_filled(&self) -> usize {
+        self.bytes.filled().len()
+    }
+
     fn missing(&self) -> Range<u64> {
-        self.wanted.start + self.bytes.len() as u64..self.wanted.end
+        self.wanted.start + self.n_filled() as u64..self.wanted.end
     }
 
     fn is_open(&self) -> bool {
@@ -83,10 +129,10 @@ impl Part {
     }
 
     /// A part of what is missing of this one.
-    fn rest(&self) -> Self {
-        Self {
+    fn rest(&self) -> Part<'static> {
+        Part {
             wanted: self.missing(),
-            bytes: BytesMut::new(),
+            bytes: Sink::Own(Vec::new()),
             head: self.head,
             pinned: self.pinned,
             version: self.version.clone(),
@@ -94,9 +140,9 @@ impl Part {
     }
 
     /// Takes what a [`Part::rest`] has in place of its own.
-    fn take(&mut self, rest: &Self) {
+    fn take(&mut self, rest: &Part<'_>) {
         self.bytes.truncate((rest.wanted.start - self.wanted.start) as usize);
-        self.bytes.extend_from_slice(&rest.bytes);
+        self.bytes.extend(rest.bytes.filled());
         self.wanted.end = rest.wanted.end;
         self.version = rest.version.clone();
     }
@@ -117,6 +163,7 @@ impl Remote {
                 store: Arc::new(PrefixStore::new(store, prefix.clone())),
             }),
             prefix,
+            pool: Arc::default(),
             permits: Semaphore::new(options.concurrency.min(Semaphore::MAX_PERMITS)),
             options: options.clone(),
             versions,
@@ -133,16 +180,18 @@ impl Remote {
 
     /// All bytes of an object.
     pub(super) async fn whole(&self, path: &Path) -> Result<Bytes, Failure> {
-        let mut part = Part::new(0..u64::MAX, BytesMut::with_capacity(FIRST_CAPACITY));
-        part.pinned = false;
+        let mut part = Part::now();
         self.read(path, &mut part).await?;
-        Ok(part.bytes.freeze())
+        match part.bytes {
+            Sink::Own(bytes) => Ok(bytes.into()),
+            Sink::Piece(..) => Err(Failure::new(Cause::Other, "the bytes went elsewhere")),
+        }
     }
 
     /// What the object is now.
     pub(super) async fn head(&self, path: &Path) -> Result<ObjectVersion, Failure> {
-        let mut part = Part::new(0..u64::MAX, BytesMut::new());
-        (part.head, part.pinned) = (true, false);
+        let mut part = Part::now();
+        part.head = true;
         self.read(path, &mut part).await?;
         part.version.ok_or_else(|| Failure::new(Cause::Other, "no answer"))
     }
@@ -180,38 +229,31 @@ impl Remote {
     }
 
     async fn range(&self, path: &Path, range: &Range<u64>) -> Result<Bytes, Failure> {
+        let mut buffer = self.pool.take((range.end - range.start) as usize);
         // Parts side by side fill one buffer, each its own piece of it.
-        let mut rest = BytesMut::with_capacity((range.end - range.start) as usize);
-        let parts = ranges::split(range, self.options.max_request)
-            .into_iter()
-            .map(|wanted| {
-                let behind = rest.split_off(((wanted.end - wanted.start) as usize).min(rest.capacity()));
-                Part::new(wanted, std::mem::replace(&mut rest, behind))
-            });
-        let parts: Vec<_> = parts.collect();
-        let read = parts.into_iter().map(|mut part| async move {
-            self.read(path, &mut part).await?;
-            Ok::<_, Failure>(part.bytes)
-        });
-        let mut read = try_join_all(read).await?.into_iter();
-        let mut whole = read.next().unwrap_or_default();
-        for bytes in read {
-            whole.unsplit(bytes);
+        let mut rest = buffer.as_mut();
+        let mut parts = Vec::new();
+        for wanted in ranges::split(range, self.options.max_request) {
+            let (piece, behind) = rest.split_at_mut((wanted.end - wanted.start) as usize);
+            parts.push(Part::new(wanted, Sink::Piece(piece, 0)));
+            rest = behind;
         }
-        Ok(whole.freeze())
+        let read = parts.iter_mut().map(|part| self.read(path, part));
+        try_join_all(read).await?;
+        Ok(buffer.freeze())
     }
 
-    async fn read(&self, path: &Path, part: &mut Part) -> Result<(), Failure> {
+    async fn read(&self, path: &Path, part: &mut Part<'_>) -> Result<(), Failure> {
         let mut patience = Patience::new(&self.options);
         loop {
             let generation = self.current().generation;
-            let before = part.bytes.len();
+            let before = part.n_filled();
             let mut failure = match timeout(patience.left(), self.hedged(path, part)).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(failure)) => failure,
                 Err(_) => return Err(patience.end(None)),
             };
-            if part.bytes.len() > before {
+            if part.n_filled() > before {
                 patience.failures = 0;
             }
             if failure.cause == Cause::Outside {
@@ -246,7 +288,7 @@ impl Remote {
     }
 
     /// A request, and a second one where the first takes long and hedging is on. The first answer that is whole is taken.
-    async fn hedged(&self, path: &Path, part: &mut Part) -> Result<(), Failure> {
+    async fn hedged(&self, path: &Path, part: &mut Part<'_>) -> Result<(), Failure> {
         let _permit = self.permit().await;
         let Some(after) = self.options.hedge_after else {
             return self.request(path, part).await;
@@ -283,7 +325,7 @@ impl Remote {
     }
 
     /// One request for what is missing of the part.
-    async fn request(&self, path: &Path, part: &mut Part) -> Result<(), Failure> {
+    async fn request(&self, path: &Path, part: &mut Part<'_>) -> Result<(), Failure> {
         add(&self.counters.requests, 1);
         let _time = Timed(&self.counters, Instant::now());
         let known = match part.pinned {
@@ -326,7 +368,7 @@ impl Remote {
         self.body(got, part, &reply).await
     }
 
-    async fn body(&self, got: GetResult, part: &mut Part, reply: &Reply) -> Result<(), Failure> {
+    async fn body(&self, got: GetResult, part: &mut Part<'_>, reply: &Reply) -> Result<(), Failure> {
         let mut body = got.into_stream();
         loop {
             let missing = part.missing();
@@ -335,7 +377,7 @@ impl Remote {
                 Ok(Some(Ok(bytes))) => {
                     add(&self.counters.bytes, bytes.len() as u64);
                     let n = bytes.len().min(usize::try_from(missing).unwrap_or(usize::MAX));
-                    part.bytes.extend_from_slice(&bytes[..n]);
+                    part.bytes.extend(&bytes[..n]);
                 }
                 Ok(Some(Err(error))) => return Err(Failure::of(&error, reply)),
                 Ok(None) if missing == 0 => return Ok(()),
