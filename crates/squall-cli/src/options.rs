@@ -67,6 +67,14 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
+    /// Gives the options to a reader.
+    pub(crate) fn apply<R>(&self, reader: ReaderBuilder<R>) -> Result<ReaderBuilder<R>, Error> {
+        match self.pairs()? {
+            none if none.is_empty() => Ok(reader),
+            pairs => Ok(reader.storage_options(pairs)),
+        }
+    }
+
     /// The names and values. An error shows neither: a key may be where a name should be.
     pub(crate) fn pairs(&self) -> Result<Vec<(&str, &str)>, Error> {
         let pairs = self.options.iter().map(|option| option.split_once('='));
@@ -124,10 +132,7 @@ impl ReadOptions {
             })
             .partition(self.partition())
             .time_zone(&self.time_zone);
-        let storage = self.storage.pairs()?;
-        if !storage.is_empty() {
-            reader = reader.storage_options(storage);
-        }
+        reader = self.storage.apply(reader)?;
         let shuffle = match (self.shuffle, self.no_shuffle) {
             (Some(ShuffleFlag::None), _) | (None, true) => Some(Shuffle::None),
             (Some(ShuffleFlag::Windows), _) => Some(Shuffle::Windows),
