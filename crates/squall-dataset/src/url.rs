@@ -267,6 +267,7 @@ impl DatasetUrl {
     }
 
     /// `scheme://bucket`, for the builder of a store.
+    #[cfg_attr(not(feature = "cloud"), allow(dead_code, reason = "only stores on a network ask"))]
     pub(crate) fn root(&self) -> &str {
         &self.root
     }
@@ -275,6 +276,10 @@ impl DatasetUrl {
         &self.host
     }
 
+    #[cfg_attr(
+        not(any(feature = "azure", feature = "http")),
+        allow(dead_code, reason = "only stores whose URLs carry secrets ask")
+    )]
     pub(crate) fn secrets(&self) -> &Secrets {
         &self.secrets
     }

@@ -52,7 +52,7 @@ impl Place {
             .with_backoff(Duration::from_millis(1), Duration::from_millis(4))
             .with_coalesce_gap(1_000)
             .with_max_request(64 << 10)
-            .with_read_timeout(Duration::from_millis(300))
+            .with_read_timeout(Duration::from_secs(1))
     }
 
     fn store(&self, options: &StoreOptions) -> Store {
@@ -290,7 +290,8 @@ fn all_faults_together_lose_nothing() {
     });
     let options = place
         .options()
-        .with_read_timeout(Duration::from_millis(150))
+        .with_read_timeout(Duration::from_millis(300))
+        .with_concurrency(4)
         .with_max_request(8 << 10);
     let store = place.store(&options);
     for _ in 0..4 {

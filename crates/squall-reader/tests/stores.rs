@@ -50,7 +50,7 @@ fn options(address: std::net::SocketAddr) -> StoreOptions {
     StoreOptions::default()
         .with_options(s3_options(address))
         .with_backoff(Duration::from_millis(1), Duration::from_millis(4))
-        .with_read_timeout(Duration::from_millis(150))
+        .with_read_timeout(Duration::from_millis(250))
         .with_max_request(1_000)
         .with_coalesce_gap(50)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+#[cfg(feature = "cloud")]
 use std::time::Duration;
 
 use object_store::ObjectStore;
@@ -9,24 +10,21 @@ use object_store::ObjectStore;
 use object_store::{BackoffConfig, ClientConfigKey, RetryConfig};
 use squall_schema::{Error, Result};
 
+use super::backend::Purpose;
 use super::failure::shown;
+#[cfg(feature = "cloud")]
 use super::known;
 use super::options::StoreOptions;
 #[cfg(feature = "cloud")]
 use super::reply::NotingConnector;
 use crate::{DatasetUrl, Scheme};
 
-/// What a store is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// Reading: Squall retries, and knows what is left to read. object_store does not: retries would multiply.
-    Reads,
-    /// All else: listing, writing, and reading by others. object_store retries.
-    Rest,
-}
-
-/// The store whose root is the bucket of a URL.
-pub(super) fn build(url: &DatasetUrl, options: &StoreOptions, purpose: Purpose) -> Result<Arc<dyn ObjectStore>> {
+/// The store whose root is the bucket of a URL, or `None` if this program was built without it.
+pub(super) fn built(
+    url: &DatasetUrl,
+    options: &StoreOptions,
+    purpose: Purpose,
+) -> Result<Option<Arc<dyn ObjectStore>>> {
     let given = options.current()?;
     let settings = Settings {
         url,
@@ -45,17 +43,12 @@ pub(super) fn build(url: &DatasetUrl, options: &StoreOptions, purpose: Purpose) 
         Scheme::Http => settings.http(),
         #[cfg(feature = "hdfs")]
         Scheme::Hdfs => settings.hdfs(),
-        scheme => {
-            let feature = scheme.feature().unwrap_or("none");
-            return Err(Error::unsupported(format!(
-                "this program was built without the store of the URL: build it with the feature {feature}"
-            ))
-            .at("URL", url));
-        }
+        _ => return Ok(None),
     };
-    built.map_err(|error| error.at("URL", url))
+    built.map(Some).map_err(|error| error.at("URL", url))
 }
 
+#[cfg_attr(not(feature = "cloud"), expect(dead_code, reason = "Hadoop has its own patience"))]
 struct Settings<'a> {
     url: &'a DatasetUrl,
     options: &'a StoreOptions,
@@ -198,7 +191,7 @@ impl Settings<'_> {
     }
 
     /// object_store would say "builder error for url".
-    #[cfg(feature = "cloud")]
+    #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
     fn check_endpoint(&self, endpoint: Option<String>, allow_http: Option<String>) -> Result<()> {
         let plain = endpoint
             .as_deref()
@@ -213,16 +206,23 @@ impl Settings<'_> {
     }
 
     /// What the builder of a store says, without the values of options that are secrets.
-    #[cfg(any(feature = "cloud", feature = "hdfs"))]
     fn refused(&self, error: object_store::Error) -> Error {
         let mut text = shown(&error.to_string());
         for (name, value) in self.given {
-            if known::is_secret(name) && !value.is_empty() {
+            if is_secret(name) && !value.is_empty() {
                 text = text.replace(value, "…");
             }
         }
         Error::invalid("cannot reach the store with these settings").with_source(text)
     }
+}
+
+/// Whether the value of an option may be a secret.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["key", "secret", "token", "sas", "password"]
+        .iter()
+        .any(|part| name.contains(part))
 }
 
 #[cfg(feature = "http")]

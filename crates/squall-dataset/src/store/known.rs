@@ -105,14 +105,6 @@ pub(super) fn unknown(scheme: Scheme, name: &str) -> Error {
     Error::invalid(format!("no storage option of {store} has the name {name}: {hint}"))
 }
 
-/// Whether the value of an option may be a secret.
-pub(super) fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    ["key", "secret", "token", "sas", "password"]
-        .iter()
-        .any(|part| name.contains(part))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

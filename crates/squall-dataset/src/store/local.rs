@@ -67,6 +67,7 @@ fn version(metadata: &Metadata) -> ObjectVersion {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "lists of ranges, of which some have one")]
 mod tests {
     use object_store::ObjectStoreExt;
     use object_store::local::LocalFileSystem;

@@ -1,13 +1,18 @@
 //! From a URL to the store that holds it.
 //!
-//! The files stand in the order of a read: `options` and `cloud` make the store, `version` says which state of an object
+//! The files stand in the order of a read: `options`, `backend` and `cloud` make the store, `version` says which state of an object
 //! is read, `ranges` which requests are made, `local` and `remote` make them into buffers of `pool`, `failure` says why one
 //! failed.
 
-mod cloud;
-mod failure;
-mod known;
 mod options;
+
+mod backend;
+#[cfg(any(feature = "cloud", feature = "hdfs"))]
+mod cloud;
+#[cfg(feature = "cloud")]
+mod known;
+
+mod failure;
 mod version;
 
 mod ranges;
@@ -42,7 +47,7 @@ pub use self::options::{
 };
 pub use self::version::ObjectVersion;
 
-use self::cloud::Purpose;
+use self::backend::Purpose;
 use self::failure::{Cause, Failure, shown};
 use self::metrics::{Counters, add};
 use self::pool::Pool;
@@ -78,7 +83,7 @@ enum Access {
     Local(Arc<LocalFileSystem>, Arc<Pool>),
     /// Without waiting: memory.
     Direct(Arc<dyn ObjectStore>),
-    Remote(Remote),
+    Remote(Box<Remote>),
 }
 
 impl Store {
@@ -175,10 +180,10 @@ impl Store {
                 Default::default(),
             ));
         }
-        let rest = cloud::build(url, options, Purpose::Rest)?;
+        let rest = backend::build(url, options, Purpose::Rest)?;
         let objects = Arc::new(PrefixStore::new(rest, prefix.clone()));
         let state: (Arc<Versions>, Arc<Counters>) = Default::default();
-        let access = Access::Remote(Remote::new(url, options, prefix, state.clone())?);
+        let access = Access::Remote(Box::new(Remote::new(url, options, prefix, state.clone())?));
         Ok(Self::new(url, objects, access, state))
     }
 
@@ -361,8 +366,10 @@ impl Store {
         if range.start == range.end {
             return Ok(Bytes::new());
         }
-        let mut options = GetOptions::default();
-        options.range = Some(GetRange::Bounded(range.clone()));
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(range.clone())),
+            ..GetOptions::default()
+        };
         let got = objects.get_opts(path, options).await.map_err(|error| failed(&error))?;
         let found = ObjectVersion::of(&got.meta);
         if self.versions.see(path, found.clone()).is_err() {

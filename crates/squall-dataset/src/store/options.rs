@@ -33,7 +33,13 @@ type Provide = dyn Fn() -> Result<BTreeMap<String, String>> + Send + Sync;
 
 /// Where storage options come from that change, as credentials do.
 #[derive(Clone)]
-pub struct Provider(pub(crate) Arc<Provide>);
+pub struct Provider(
+    #[cfg_attr(
+        not(any(feature = "cloud", feature = "hdfs")),
+        allow(dead_code, reason = "only stores on a network ask")
+    )]
+    Arc<Provide>,
+);
 
 /// How a store is reached. What is not given comes from the environment, or is a default; docs/stores.md has it all.
 ///

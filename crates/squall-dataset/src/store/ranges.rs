@@ -49,6 +49,7 @@ pub(super) fn cut(ranges: &[Range<u64>], joined: &[Range<u64>], fetched: &[Bytes
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "lists of ranges, of which some have one")]
 mod tests {
     use super::*;
 

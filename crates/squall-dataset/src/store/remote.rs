@@ -20,7 +20,7 @@ use squall_schema::Result;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{sleep, timeout};
 
-use super::cloud::{self, Purpose};
+use super::backend::{self, Purpose};
 use super::failure::{Cause, Failure};
 use super::metrics::{Counters, add};
 use super::options::StoreOptions;
@@ -155,7 +155,7 @@ impl Remote {
         prefix: Path,
         (versions, counters): (Arc<Versions>, Arc<Counters>),
     ) -> Result<Self> {
-        let store = cloud::build(url, options, Purpose::Reads)?;
+        let store = backend::build(url, options, Purpose::Reads)?;
         Ok(Self {
             url: url.clone(),
             current: RwLock::new(Current {
@@ -268,7 +268,7 @@ impl Remote {
 
     /// Waits until the next try, or gives the failure back where there is none.
     async fn wait(&self, patience: &mut Patience<'_>, failure: Failure, generation: u64) -> Result<(), Failure> {
-        if patience.failures >= failure.cause.retries(self.options.retries) {
+        if patience.tried(failure.cause) >= failure.cause.retries(self.options.retries) {
             return Err(patience.last(failure));
         }
         if failure.cause == Cause::Expired && !patience.renewed {
@@ -338,7 +338,8 @@ impl Remote {
         options.if_match = known.as_ref().and_then(|known| self.condition(known));
         let missing = part.missing();
         // All of an object is asked for without a range: an empty one has none.
-        if !part.head && !(part.is_open() && missing.start == 0) {
+        let is_whole = part.is_open() && missing.start == 0;
+        if !(part.head || is_whole) {
             options.range = Some(GetRange::Bounded(missing));
         }
         let store = self.current().store;
@@ -421,7 +422,7 @@ impl Remote {
     fn renew(&self, generation: u64) -> Result<(), Failure> {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if current.generation == generation {
-            let built = cloud::build(&self.url, &self.options, Purpose::Reads);
+            let built = backend::build(&self.url, &self.options, Purpose::Reads);
             let store = built.map_err(|error| Failure::new(Cause::Expired, error.to_string()))?;
             add(&self.counters.renewals, 1);
             *current = Current {
@@ -459,6 +460,8 @@ struct Patience<'a> {
     started: Instant,
     /// Failures since the last byte.
     failures: u32,
+    /// Credentials that failed, one after the other.
+    refused: u32,
     retries: u32,
     renewed: bool,
     /// The last failure.
@@ -471,6 +474,7 @@ impl<'a> Patience<'a> {
             options,
             started: Instant::now(),
             failures: 0,
+            refused: 0,
             retries: 0,
             renewed: false,
             why: None,
@@ -479,6 +483,16 @@ impl<'a> Patience<'a> {
 
     fn left(&self) -> Duration {
         self.options.total_timeout.saturating_sub(self.started.elapsed())
+    }
+
+    /// How often it was tried in vain before this failure.
+    fn tried(&mut self, cause: Cause) -> u32 {
+        if !matches!(cause, Cause::Expired | Cause::NoCredentials) {
+            self.refused = 0;
+            return self.failures;
+        }
+        self.refused += 1;
+        self.refused - 1
     }
 
     /// How long to wait before the next try: a random part of a time that doubles, and what the store asks for.

@@ -114,7 +114,7 @@ mod tests {
         ObjectVersion {
             size,
             e_tag: e_tag.map(str::to_owned),
-            modified: modified.and_then(|millis| DateTime::from_timestamp_millis(millis)),
+            modified: modified.and_then(DateTime::from_timestamp_millis),
         }
     }
 
