@@ -8,6 +8,7 @@ use serde_json::json;
 use squall::Error;
 use squall::convert::{Compression, Converter, Petastorm, convert_directory};
 
+use crate::options::Storage;
 use crate::{Failure, Format};
 
 /// Converts a directory of Parquet files into a dataset.
@@ -44,6 +45,8 @@ pub(crate) struct Convert {
     /// The zone of times in the source's directory names, as Spark's session had it: Europe/Zurich, +02:00
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
     time_zone: String,
+    #[command(flatten)]
+    storage: Storage,
     /// How the result is printed
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -69,7 +72,8 @@ impl Convert {
         let mut converter = Converter::new(&self.destination)
             .row_group_bytes(self.row_group_mib << 20)
             .compression(compression)
-            .time_zone(self.time_zone.parse()?);
+            .time_zone(self.time_zone.parse()?)
+            .storage_options(self.storage.pairs()?);
         if let Some(name) = &self.petastorm {
             let named = |index: &str| {
                 let (name, column) = index.split_once('=').unwrap_or((index, index));

@@ -5,8 +5,9 @@ use std::io::Write;
 use clap::Args;
 use serde_json::json;
 use squall::petastorm::{Entries, RowGroupIndex};
-use squall::{Dataset, DatasetUrl, Error, Origin};
+use squall::{Dataset, DatasetUrl, Error, OpenOptions, Origin, StoreOptions};
 
+use crate::options::Storage;
 use crate::{Failure, Format};
 
 /// Prints what a dataset is: schema, rows, files, row groups.
@@ -15,6 +16,8 @@ use crate::{Failure, Format};
 pub(crate) struct Inspect {
     /// The dataset: a path or a URL
     url: String,
+    #[command(flatten)]
+    storage: Storage,
     /// How it is printed
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -23,9 +26,11 @@ pub(crate) struct Inspect {
 impl Inspect {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let url = DatasetUrl::parse(&self.url)?;
+        let store = StoreOptions::default().with_options(self.storage.pairs()?);
+        let options = OpenOptions::default().with_store(store);
         let runtime = tokio::runtime::Runtime::new();
         let runtime = runtime.map_err(|error| Error::internal("cannot start the I/O threads").with_source(error))?;
-        let dataset = runtime.block_on(Dataset::open(&url))?;
+        let dataset = runtime.block_on(Dataset::open_with(&url, &options))?;
         let (squall, written_by) = match dataset.origin() {
             Origin::Squall(by) => (true, Some(by.as_str())),
             Origin::Footers(by) => (false, by.as_deref()),

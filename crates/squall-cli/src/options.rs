@@ -53,7 +53,34 @@ pub(crate) struct ReadOptions {
     #[arg(long, value_enum, default_value = "even")]
     partition: PartitionFlag,
     #[command(flatten)]
+    storage: Storage,
+    #[command(flatten)]
     rows: Rows,
+}
+
+/// How stores are reached.
+#[derive(Args)]
+pub(crate) struct Storage {
+    /// A setting of the store by object_store's name: endpoint=https://…, skip_signature=true; may be given several times
+    #[arg(long = "storage-option", value_name = "KEY=VALUE")]
+    options: Vec<String>,
+}
+
+impl Storage {
+    /// Gives the options to a reader.
+    pub(crate) fn apply<R>(&self, reader: ReaderBuilder<R>) -> Result<ReaderBuilder<R>, Error> {
+        match self.pairs()? {
+            none if none.is_empty() => Ok(reader),
+            pairs => Ok(reader.storage_options(pairs)),
+        }
+    }
+
+    /// The names and values. An error shows neither: a key may be where a name should be.
+    pub(crate) fn pairs(&self) -> Result<Vec<(&str, &str)>, Error> {
+        let pairs = self.options.iter().map(|option| option.split_once('='));
+        let malformed = || Error::invalid("expected --storage-option KEY=VALUE, found one without =");
+        pairs.map(|pair| pair.ok_or_else(malformed)).collect()
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -105,6 +132,7 @@ impl ReadOptions {
             })
             .partition(self.partition())
             .time_zone(&self.time_zone);
+        reader = self.storage.apply(reader)?;
         let shuffle = match (self.shuffle, self.no_shuffle) {
             (Some(ShuffleFlag::None), _) | (None, true) => Some(Shuffle::None),
             (Some(ShuffleFlag::Windows), _) => Some(Shuffle::Windows),

@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::json;
 use squall::{Error, ErrorKind, LedgerReport, LedgerRow, make_batch_reader, verify_ledger};
 
+use crate::options::Storage;
 use crate::rows::Rows;
 use crate::{Failure, Format};
 
@@ -26,6 +27,8 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "DIR")]
     ledger: PathBuf,
     #[command(flatten)]
+    storage: Storage,
+    #[command(flatten)]
     rows: Rows,
     /// How the report is printed
     #[arg(long, value_enum, default_value = "text")]
@@ -34,7 +37,8 @@ pub(crate) struct Verify {
 
 impl Verify {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let reader = self.rows.apply(make_batch_reader(&self.url))?;
+        let reader = self.storage.apply(make_batch_reader(&self.url))?;
+        let reader = self.rows.apply(reader)?;
         let report = verify_ledger(reader, &self.ledger)?;
         let text = match self.format {
             Format::Text => text(&report),

@@ -6,6 +6,7 @@ mod ledger;
 mod order;
 mod plan;
 mod rows;
+mod stores;
 
 use std::path::Path;
 use std::process::{Command, Output};

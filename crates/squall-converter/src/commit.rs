@@ -14,7 +14,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
-use squall_dataset::{DatasetUrl, Store, WRITING_MARKER, storage_error};
+use squall_dataset::{DatasetUrl, Store, StoreOptions, WRITING_MARKER, storage_error};
 use squall_schema::metadata::{self, DatasetMetadata};
 use squall_schema::{Error, ErrorKind, Result};
 
@@ -42,10 +42,10 @@ enum Place {
 
 impl Staging {
     /// Refuses a destination where something is.
-    pub(crate) async fn begin(url: &DatasetUrl) -> Result<Self> {
+    pub(crate) async fn begin(url: &DatasetUrl, options: &StoreOptions) -> Result<Self> {
         match url.to_file_path() {
             Some(destination) => Self::beside(url, destination),
-            None => Self::marked(url).await,
+            None => Self::marked(url, options).await,
         }
     }
 
@@ -92,14 +92,14 @@ impl Staging {
             .to_str()
             .ok_or_else(|| Error::unsupported(format!("the path {staged:?} is not UTF-8")))?;
         Ok(Self {
-            store: Store::open(&DatasetUrl::parse(text)?)?,
+            store: Store::create(&DatasetUrl::parse(text)?)?,
             url: url.clone(),
             place,
         })
     }
 
-    async fn marked(url: &DatasetUrl) -> Result<Self> {
-        let store = Store::create(url)?;
+    async fn marked(url: &DatasetUrl, options: &StoreOptions) -> Result<Self> {
+        let store = Store::create_with(url, options)?;
         let listed = store
             .objects()
             .list_with_delimiter(None)

@@ -7,7 +7,7 @@ use datafusion::dataframe::DataFrame;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::StreamExt;
-use squall_dataset::{DatasetUrl, OpenOptions, TimeZone};
+use squall_dataset::{DatasetUrl, OpenOptions, StoreOptions, TimeZone};
 use squall_schema::metadata::{DatasetMetadata, FileEntry};
 use squall_schema::{Error, Field, Result, Schema};
 use tokio::task::JoinSet;
@@ -58,6 +58,8 @@ pub enum Compression {
 pub struct Converter {
     destination: String,
     layout: Layout,
+    /// How the destination is reached.
+    pub(crate) store: StoreOptions,
     pub(crate) source: OpenOptions,
 }
 
@@ -72,6 +74,7 @@ impl Converter {
                 compression: Compression::default(),
                 petastorm: None,
             },
+            store: StoreOptions::default(),
             source: OpenOptions::default(),
         }
     }
@@ -107,6 +110,31 @@ impl Converter {
         self
     }
 
+    /// Settings of the store that it writes to, and of the one that [`convert_directory`](crate::convert_directory) reads, by
+    /// the names that the object_store crate gives them. Local directories have none and ignore them; where two stores need
+    /// different ones, see [`Converter::store`] and [`Converter::source_store`].
+    pub fn storage_options<K: Into<String>, V: Into<String>>(
+        mut self,
+        options: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let options: Vec<(String, String)> = options.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
+        self.source.store = self.source.store.with_options(options.clone());
+        self.store = self.store.with_options(options);
+        self
+    }
+
+    /// How the store that it writes to is reached.
+    pub fn store(mut self, store: StoreOptions) -> Self {
+        self.store = store;
+        self
+    }
+
+    /// How the store that [`convert_directory`](crate::convert_directory) reads is reached.
+    pub fn source_store(mut self, store: StoreOptions) -> Self {
+        self.source = self.source.with_store(store);
+        self
+    }
+
     /// Where it writes to.
     pub(crate) fn destination(&self) -> &str {
         &self.destination
@@ -135,7 +163,7 @@ impl Converter {
         let context = Arc::new(rows.task_ctx());
         let plan = rows.create_physical_plan().await.map_err(query_error)?;
         let target = Target::of_query(&plan.schema(), declared, self.layout.petastorm.as_ref())?;
-        let staging = Staging::begin(&url).await?;
+        let staging = Staging::begin(&url, &self.store).await?;
         let written = self.write(plan, context, &target, &staging).await;
         self.finish(url, &target, staging, written).await
     }

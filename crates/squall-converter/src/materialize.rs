@@ -53,7 +53,7 @@ impl Converter {
     {
         let url = DatasetUrl::parse(self.destination())?;
         let target = Target::of_schema(schema, self.layout().petastorm.as_ref())?;
-        let staging = Staging::begin(&url).await?;
+        let staging = Staging::begin(&url, &self.store).await?;
         let batches = Batches {
             schema: &target.schema,
             rows: rows.into_iter(),

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use arrow_schema::Field as ArrowField;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use object_store::ObjectMeta;
+use object_store::ObjectStore;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use squall_schema::metadata::{self, DatasetMetadata};
 use squall_schema::petastorm::index::RowGroupIndex;
 use squall_schema::{Error, Field, Result, Schema, Value};
@@ -15,7 +16,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::described::{Described, Summary};
 use crate::fields::{declared_fields, file_fields};
 use crate::footer::{self, Footer};
-use crate::{DatasetUrl, Store, TimeZone, listing, partition, peek, spark, storage_error};
+use crate::{DatasetUrl, ObjectVersion, Store, StoreOptions, TimeZone, listing, partition, peek, spark};
 
 /// Footers that are loaded at the same time.
 const FOOTER_REQUESTS: usize = 16;
@@ -77,6 +78,8 @@ pub struct UnsupportedColumn {
 pub struct OpenOptions {
     /// The zone of the times in directory names, of the session in Spark; UTC if not given. Squall writes them in UTC.
     pub time_zone: TimeZone,
+    /// How its store is reached.
+    pub store: StoreOptions,
 }
 
 impl OpenOptions {
@@ -84,6 +87,13 @@ impl OpenOptions {
     #[must_use]
     pub fn with_time_zone(mut self, time_zone: TimeZone) -> Self {
         self.time_zone = time_zone;
+        self
+    }
+
+    /// Reaches the store so.
+    #[must_use]
+    pub fn with_store(mut self, store: StoreOptions) -> Self {
+        self.store = store;
         self
     }
 }
@@ -126,7 +136,7 @@ impl Dataset {
     ///
     /// Dropping the future stops the requests; nothing is kept.
     pub async fn open_with(url: &DatasetUrl, options: &OpenOptions) -> Result<Self> {
-        let store = Store::open(url)?;
+        let store = Store::open_with(url, &options.store).await?;
         let at = |error: Error| error.at("URL", url);
         if store.only().is_none() {
             let described = Described::load(&store).await.map_err(at)?;
@@ -168,8 +178,12 @@ impl Dataset {
                     uncompressed_bytes: row_group.uncompressed_bytes,
                 });
             }
+            let path = Path::parse(&entry.path);
+            let path = path.map_err(|error| at(Error::corrupt("not a path").with_source(error)))?;
+            // The rest of what its store says of it comes with the first answer.
+            store.pin(&path, ObjectVersion::of_size(entry.size));
             files.push(DataFile {
-                path: Path::parse(&entry.path).map_err(|error| at(Error::corrupt("not a path").with_source(error)))?,
+                path,
                 size: entry.size,
                 partition: values.collect::<Result<_>>().map_err(at)?,
             });
@@ -446,11 +460,7 @@ fn check_totals(pieces: &[Piece]) -> Result<()> {
 }
 
 async fn is_being_written(store: &Store) -> Result<bool> {
-    match store.objects().head(&Path::from(WRITING_MARKER)).await {
-        Ok(_) => Ok(true),
-        Err(object_store::Error::NotFound { .. }) => Ok(false),
-        Err(error) => Err(storage_error(error).at("URL", store.url())),
-    }
+    Ok(store.head(&Path::from(WRITING_MARKER)).await?.is_some())
 }
 
 fn ordinal(n: usize) -> Result<u32> {

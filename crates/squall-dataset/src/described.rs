@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use object_store::ObjectMeta;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStoreExt};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataReader};
 use squall_schema::metadata::{self, DatasetMetadata};
 use squall_schema::petastorm::unischema::Unischema;
@@ -118,7 +118,7 @@ impl Summary {
         let Some(bytes) = store.get(&path).await? else {
             return Ok(Self::default());
         };
-        let modified = store.objects().head(&path).await.ok().map(|found| found.last_modified);
+        let modified = store.head(&path).await.ok().flatten().and_then(|found| found.modified);
         let digest = xxh3_64(&bytes);
         // The parquet crate panics on some damaged footers.
         let parsed = catch_unwind(AssertUnwindSafe(|| {

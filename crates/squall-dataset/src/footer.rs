@@ -10,7 +10,6 @@ use arrow_schema::{DataType, Field as ArrowField, Schema as ArrowSchema, TimeUni
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use parquet::arrow::async_reader::MetadataFetch;
 use parquet::arrow::parquet_to_arrow_schema;
@@ -131,8 +130,8 @@ fn damaged(panic: &(dyn Any + Send)) -> Error {
 fn footer_error(error: ParquetError) -> Error {
     match error {
         // What the store said travels through the parquet crate and comes back whole.
-        ParquetError::External(source) => match source.downcast::<object_store::Error>() {
-            Ok(store) => crate::storage_error(*store),
+        ParquetError::External(source) => match source.downcast::<Error>() {
+            Ok(store) => *store,
             Err(other) => Error::corrupt("cannot read the Parquet footer").with_source(other),
         },
         other => Error::corrupt("cannot read the Parquet footer: the file is damaged, cut short or not Parquet")
@@ -149,8 +148,9 @@ struct HashingFetch<'a> {
 impl MetadataFetch for &mut HashingFetch<'_> {
     fn fetch(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
         async move {
-            let got = self.store.objects().get_range(self.path, range).await;
-            let bytes = got.map_err(|error| ParquetError::External(Box::new(error)))?;
+            let got = self.store.get_ranges(self.path, &[range]).await;
+            let mut bytes = got.map_err(|error| ParquetError::External(Box::new(error)))?;
+            let bytes = bytes.pop().unwrap_or_default();
             self.digest.update(&bytes);
             Ok(bytes)
         }

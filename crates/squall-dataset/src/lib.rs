@@ -26,6 +26,10 @@ mod dataset;
 
 pub use dataset::{DataFile, Dataset, OpenOptions, Origin, Piece, UnsupportedColumn, WRITING_MARKER};
 pub use spark::calendar;
-pub use store::{Store, storage_error};
+pub use store::{
+    DEFAULT_BACKOFF, DEFAULT_COALESCE_GAP, DEFAULT_CONCURRENCY, DEFAULT_CONNECT_TIMEOUT, DEFAULT_MAX_BACKOFF,
+    DEFAULT_MAX_REQUEST, DEFAULT_READ_TIMEOUT, DEFAULT_RETRIES, DEFAULT_TOTAL_TIMEOUT, ObjectVersion, Provider,
+    Retries, Store, StoreMetrics, StoreOptions, storage_error,
+};
 pub use url::{DatasetUrl, Scheme};
 pub use zone::TimeZone;

@@ -1,11 +1,10 @@
 //! The files of a dataset, in the order of their paths.
 
-use futures::TryStreamExt;
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use squall_schema::{Error, ErrorKind, Result};
 
-use crate::{Store, storage_error};
+use crate::{ObjectVersion, Store};
 
 /// The data files below the dataset's directory, sorted by path.
 ///
@@ -13,23 +12,43 @@ use crate::{Store, storage_error};
 /// `_` or `.` (directories such as `_temporary` with all that is in them, but not partition directories such as
 /// `_part=1`), and checksums.
 ///
+/// From now on the store reads these states of them and no others.
+///
 /// # Cancel safety
 ///
 /// Dropping the future stops the requests; nothing is kept.
 pub async fn data_files(store: &Store) -> Result<Vec<ObjectMeta>> {
-    let failed = |error| storage_error(error).at("URL", store.url());
-    let mut files: Vec<_> = store.objects().list(None).try_collect().await.map_err(failed)?;
-    match store.only() {
-        Some(only) => files.retain(|file| file.location == *only),
-        None => files.retain(|file| !is_hidden(&file.location)),
-    }
+    let mut files = match store.only() {
+        // A web server lists nothing, and a large directory takes long to.
+        Some(only) => store
+            .head(only)
+            .await?
+            .map(|found| object(only, found))
+            .into_iter()
+            .collect(),
+        None => store.list().await?,
+    };
+    files.retain(|file| store.only().is_some() || !is_hidden(&file.location));
     files.sort_by(|a, b| a.location.as_ref().cmp(b.location.as_ref()));
     if files.is_empty() {
         return Err(
             Error::new(ErrorKind::NotFound, "there is no Parquet file in the directory").at("URL", store.url()),
         );
     }
+    for file in &files {
+        store.pin(&file.location, ObjectVersion::of(file));
+    }
     Ok(files)
+}
+
+fn object(path: &Path, found: ObjectVersion) -> ObjectMeta {
+    ObjectMeta {
+        location: path.clone(),
+        last_modified: found.modified.unwrap_or_default(),
+        size: found.size,
+        e_tag: found.e_tag,
+        version: None,
+    }
 }
 
 fn is_hidden(path: &Path) -> bool {

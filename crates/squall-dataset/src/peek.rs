@@ -14,8 +14,8 @@ use arrow_schema::DataType;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
+use object_store::ObjectMeta;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStoreExt};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
@@ -180,8 +180,9 @@ struct File {
 impl AsyncFileReader for File {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
         async move {
-            let got = self.store.objects().get_range(&self.path, range).await;
-            got.map_err(|error| ParquetError::External(Box::new(error)))
+            let got = self.store.get_ranges(&self.path, &[range]).await;
+            let mut bytes = got.map_err(|error| ParquetError::External(Box::new(error)))?;
+            Ok(bytes.pop().unwrap_or_default())
         }
         .boxed()
     }

@@ -1,5 +1,8 @@
 //! Opening directories as other programs leave them.
 
+#[expect(clippy::single_range_in_vec_init, reason = "lists of ranges, of which some have one")]
+mod stores;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
+use squall_dataset::StoreOptions;
 use squall_schema::{ByteSize, Error, Field, Result};
 
 use crate::bad_rows::OnBadRow;
@@ -258,6 +259,34 @@ impl<R> ReaderBuilder<R> {
         self
     }
 
+    /// A setting of the store by the name that the object_store crate gives it: `endpoint`, `aws_access_key_id`,
+    /// `skip_signature` for anonymous access. What is not given comes from the environment; docs/stores.md lists what there is.
+    ///
+    /// ```
+    /// # use squall_reader::make_reader;
+    /// let reader = make_reader("s3://bucket/train").storage_option("endpoint", "https://minio.example");
+    /// ```
+    pub fn storage_option(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.storage_options([(name, value)])
+    }
+
+    /// Settings of the store: see [`ReaderBuilder::storage_option`].
+    pub fn storage_options<K: Into<String>, V: Into<String>>(
+        mut self,
+        options: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let store = self.options.source.store.take().unwrap_or_default();
+        self.options.source.store = Some(store.with_options(options));
+        self
+    }
+
+    /// How the store is reached and how patiently it is read: retries, time limits, concurrency, hedging; and its storage
+    /// options, in place of those that were given before.
+    pub fn store(mut self, store: StoreOptions) -> Self {
+        self.options.source.store = Some(store);
+        self
+    }
+
     /// The zone of the times in directory names, which Spark writes in that of its session: a name such as `Europe/Zurich`, an
     /// offset such as `+02:00`; UTC if not given. Times in files do not depend on it.
     pub fn time_zone(mut self, zone: impl Into<String>) -> Self {
@@ -486,6 +515,7 @@ impl ReaderBuilder<MapDataset> {
         let of_run = self.options.run_option(&["the seed", "the number of workers"]);
         let of_order = || {
             self.options.source.given(&[
+                "the storage options",
                 "the time zone",
                 "the choice of columns",
                 "the choice of rows",

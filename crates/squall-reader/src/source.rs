@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use squall_dataset::{Dataset, DatasetUrl, OpenOptions};
+use squall_dataset::{Dataset, DatasetUrl, OpenOptions, StoreOptions};
 use squall_schema::{Error, Result, RowId, Schema};
 
 use crate::columns::Columns;
@@ -35,6 +35,7 @@ const WINDOW_ROWS: (u64, u64) = (64, 8192);
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SourceOptions {
     pub(crate) url: String,
+    pub(crate) store: Option<StoreOptions>,
     pub(crate) time_zone: Option<String>,
     pub(crate) view: View,
     pub(crate) rows: RowOptions,
@@ -158,6 +159,7 @@ impl SourceOptions {
     /// The first option that was given and is none of these.
     pub(crate) fn given(&self, allowed: &[&str]) -> Option<&'static str> {
         let given = [
+            ("the storage options", self.store.is_some()),
             ("the time zone", self.time_zone.is_some()),
             ("the choice of columns", self.view.is_given()),
             ("the choice of rows", self.rows.is_given()),
@@ -181,6 +183,9 @@ impl SourceOptions {
     pub(crate) fn open(&self, workers: usize, io: &Arc<Io>, seed: u64, saved: Option<&OrderOptions>) -> Result<Source> {
         let url = DatasetUrl::parse(&self.url)?;
         let mut options = OpenOptions::default();
+        if let Some(store) = &self.store {
+            options = options.with_store(store.clone());
+        }
         if let Some(zone) = &self.time_zone {
             options = options.with_time_zone(zone.parse()?);
         }

@@ -25,6 +25,7 @@ mod rows;
 mod sampling;
 mod spark;
 mod state;
+mod stores;
 mod streams;
 #[cfg(feature = "filter")]
 mod stress;

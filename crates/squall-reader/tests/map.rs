@@ -402,11 +402,11 @@ fn a_damaged_page_fails_its_rows_and_no_others() {
         page: 10,
         page_index: true,
     });
-    let dataset = build(&table.url());
     let path = &table.files()[1];
     let mut bytes = fs::read(path).expect("a file");
     bytes[4..40].fill(0xff);
     fs::write(path, bytes).expect("written");
+    let dataset = build(&table.url());
     for _ in 0..2 {
         let found = error(dataset.get(61));
         assert_eq!(found.kind(), ErrorKind::Corrupt);

@@ -1,4 +1,23 @@
 //! What the tests share: tables written through parquet, and damage done to them. Only ever a dev-dependency.
+//!
+//! With the feature `s3` there are servers too: [`S3Server`], [`WebServer`], and [`FaultProxy`], which harms what passes it.
+
+#[cfg(feature = "s3")]
+mod serve;
+
+#[cfg(feature = "s3")]
+mod proxy;
+#[cfg(feature = "s3")]
+mod s3;
+#[cfg(feature = "s3")]
+mod web;
+
+#[cfg(feature = "s3")]
+pub use proxy::{Fault, FaultOptions, FaultProxy};
+#[cfg(feature = "s3")]
+pub use s3::{ACCESS_KEY, S3Server, SECRET_KEY, options as s3_options};
+#[cfg(feature = "s3")]
+pub use web::{Gate, WebServer};
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -12,6 +12,7 @@
 //! | `convert` | [`convert`]: the converter, with DataFusion embedded |
 //! | `torch` | [`torch`]: batches as libtorch tensors |
 //! | `prometheus` | [`Metrics`] in the text format of Prometheus, and `serve_metrics` |
+//! | `s3`, `gcs`, `azure`, `http` (default), `hdfs` | datasets in these stores: [`StoreOptions`] |
 //!
 //! With `reader` alone neither DataFusion nor libtorch is compiled.
 //!
@@ -49,7 +50,9 @@ assert_eq!(steps, 3 * 10);
 "#
 )]
 
-pub use squall_dataset::{DataFile, Dataset, DatasetUrl, OpenOptions, Origin, Piece, TimeZone};
+pub use squall_dataset::{
+    DataFile, Dataset, DatasetUrl, OpenOptions, Origin, Piece, StoreMetrics, StoreOptions, TimeZone,
+};
 pub use squall_schema::{
     ByteSize, DType, Decimal, Element, Error, ErrorKind, Field, Result, Row, RowId, Schema, Shape, Tensor, TimeUnit,
     Value, field,
