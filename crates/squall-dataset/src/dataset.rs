@@ -1,5 +1,7 @@
 //! Schema and pieces of a dataset.
 
+use std::sync::Arc;
+
 use arrow_schema::Field as ArrowField;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -10,10 +12,11 @@ use squall_schema::petastorm::index::RowGroupIndex;
 use squall_schema::{Error, Field, Result, Schema, Value};
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::cache::RangeCache;
 use crate::described::{Described, Summary};
 use crate::fields::{declared_fields, file_fields};
 use crate::footer::{self, Footer};
-use crate::{DatasetUrl, Store, TimeZone, listing, partition, peek, spark, storage_error};
+use crate::{DatasetUrl, Scheme, Store, TimeZone, listing, partition, peek, spark, storage_error};
 
 /// Footers that are loaded at the same time.
 const FOOTER_REQUESTS: usize = 16;
@@ -75,6 +78,8 @@ pub struct UnsupportedColumn {
 pub struct OpenOptions {
     /// The zone of the times in directory names, of the session in Spark; UTC if not given. Squall writes them in UTC.
     pub time_zone: TimeZone,
+    /// Where parts of remote files are kept on local disk; nowhere if not given.
+    pub cache: Option<Arc<RangeCache>>,
 }
 
 impl OpenOptions {
@@ -82,6 +87,13 @@ impl OpenOptions {
     #[must_use]
     pub fn with_time_zone(mut self, time_zone: TimeZone) -> Self {
         self.time_zone = time_zone;
+        self
+    }
+
+    /// Keeps parts of remote files in this cache; of local ones only if it is made for that.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Arc<RangeCache>) -> Self {
+        self.cache = Some(cache);
         self
     }
 }
@@ -124,7 +136,13 @@ impl Dataset {
     ///
     /// Dropping the future stops the requests; nothing is kept.
     pub async fn open_with(url: &DatasetUrl, options: &OpenOptions) -> Result<Self> {
-        let store = Store::open(url)?;
+        let mut store = Store::open(url)?;
+        let is_local = matches!(url.scheme(), Scheme::File | Scheme::Memory);
+        if let Some(cache) = &options.cache
+            && (!is_local || cache.takes_local_stores())
+        {
+            store = store.with_cache(cache.clone());
+        }
         let at = |error: Error| error.at("URL", url);
         if store.only().is_none() {
             let described = Described::load(&store).await.map_err(at)?;

@@ -10,9 +10,10 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt};
 use squall_schema::{Error, ErrorKind, Result};
 
+use crate::cache::{ObjectKey, RangeCache};
 use crate::{DatasetUrl, Scheme};
 
 /// The memory stores of this process, by name.
@@ -25,6 +26,14 @@ pub struct Store {
     objects: Arc<dyn ObjectStore>,
     /// Set where the URL names one file instead of a directory.
     only: Option<Path>,
+    /// Where parts of files are kept.
+    cache: Option<Arc<Cached>>,
+}
+
+/// A cache, and the version of each file that is read through it.
+struct Cached {
+    ranges: Arc<RangeCache>,
+    versions: Mutex<HashMap<Path, ObjectMeta>>,
 }
 
 impl Store {
@@ -65,6 +74,7 @@ impl Store {
             url: url.clone(),
             objects: Arc::new(PrefixStore::new(memory, url.path())),
             only: None,
+            cache: None,
         })
     }
 
@@ -75,6 +85,7 @@ impl Store {
             url: url.clone(),
             objects: Arc::new(files),
             only: None,
+            cache: None,
         })
     }
 
@@ -86,6 +97,30 @@ impl Store {
     /// The object store; its root is the dataset's directory.
     pub fn objects(&self) -> &Arc<dyn ObjectStore> {
         &self.objects
+    }
+
+    /// Keeps what [`Store::get_part`] reads in this cache.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Arc<RangeCache>) -> Self {
+        self.cache = Some(Arc::new(Cached {
+            ranges: cache,
+            versions: Mutex::default(),
+        }));
+        self
+    }
+
+    /// The cache, if there is one.
+    pub fn cache(&self) -> Option<&Arc<RangeCache>> {
+        self.cache.as_ref().map(|cache| &cache.ranges)
+    }
+
+    /// What a cache knows a file by: the store, without secrets, and the path from its root.
+    pub fn cache_place(&self, path: &Path) -> (String, String) {
+        let store = match self.url.scheme() {
+            Scheme::File => "file://".to_owned(),
+            Scheme::Memory => format!("memory://{}", self.url.host()),
+        };
+        (store, format!("{}/{path}", self.url.path().trim_matches('/')))
     }
 
     /// The one file that the URL names, if it is not a directory.
@@ -118,7 +153,62 @@ impl Store {
     pub async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         let got = self.objects.get_ranges(path, ranges).await;
         let bytes = got.map_err(|error| storage_error(error).at("file", path).at("URL", &self.url))?;
-        for (range, bytes) in ranges.iter().zip(&bytes) {
+        self.check(path, ranges, &bytes)?;
+        Ok(bytes)
+    }
+
+    /// The bytes of these ranges of a row group of a file, from the cache where it has them. What the store gives is of the same
+    /// version of the file.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the requests.
+    pub async fn get_part(&self, path: &Path, row_group: u32, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let Some(cache) = &self.cache else {
+            return self.get_ranges(path, ranges).await;
+        };
+        let failed = |error| storage_error(error).at("file", path).at("URL", &self.url);
+        let known = cache
+            .versions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(path)
+            .cloned();
+        let version = match known {
+            Some(version) => version,
+            None => {
+                let version = self.objects.head(path).await.map_err(failed)?;
+                let mut versions = cache.versions.lock().unwrap_or_else(PoisonError::into_inner);
+                versions.entry(path.clone()).or_insert(version).clone()
+            }
+        };
+        let (store, place) = self.cache_place(path);
+        let etag = version.e_tag.as_deref();
+        let Some(key) = ObjectKey::new(&store, &place, version.size, etag, Some(version.last_modified)) else {
+            return self.get_ranges(path, ranges).await;
+        };
+        let fetch = |missing: Vec<Range<u64>>| async move {
+            let mut got = Vec::with_capacity(missing.len());
+            for range in &missing {
+                let options = GetOptions::new().with_range(Some(range.clone())).with_if_match(etag);
+                let bytes = self
+                    .objects
+                    .get_opts(path, options)
+                    .await
+                    .map_err(failed)?
+                    .bytes()
+                    .await;
+                got.push(bytes.map_err(failed)?);
+            }
+            self.check(path, &missing, &got)?;
+            Ok(got)
+        };
+        cache.ranges.get_ranges(&key, Some(row_group), ranges, fetch).await
+    }
+
+    /// Refuses fewer bytes than were asked for.
+    fn check(&self, path: &Path, ranges: &[Range<u64>], found: &[Bytes]) -> Result<()> {
+        for (range, bytes) in ranges.iter().zip(found) {
             if bytes.len() as u64 != range.end - range.start {
                 return Err(Error::corrupt(format!(
                     "the file is shorter than its footer says: expected bytes {} to {}, found {} of them",
@@ -130,7 +220,7 @@ impl Store {
                 .at("URL", &self.url));
             }
         }
-        Ok(bytes)
+        Ok(())
     }
 }
 
@@ -146,6 +236,7 @@ pub fn storage_error(error: object_store::Error) -> Error {
     let (kind, message) = match &error {
         E::NotFound { .. } => (ErrorKind::NotFound, "no such file"),
         E::AlreadyExists { .. } => (ErrorKind::AlreadyExists, "the file exists already"),
+        E::Precondition { .. } => (ErrorKind::Corrupt, "the file was replaced while it was read"),
         E::PermissionDenied { .. } | E::Unauthenticated { .. } => (ErrorKind::Storage, "access is denied"),
         _ => (ErrorKind::Storage, "the store failed"),
     };

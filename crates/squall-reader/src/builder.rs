@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
+use squall_dataset::cache::CacheOptions;
 use squall_schema::{Error, Field, Result};
 
 use crate::bad_rows::OnBadRow;
@@ -279,6 +280,22 @@ impl<R> ReaderBuilder<R> {
         self
     }
 
+    /// A local directory where up to `limit` bytes of remote files are kept, so that the next epoch, and the next run, need not fetch
+    /// them again. The ranks of a machine share it. What the order needs last is evicted. Files of a local path are not
+    /// kept; see [`local_cache_with`](ReaderBuilder::local_cache_with).
+    ///
+    /// It is opened when the reader is built: where that is impossible it is an error. What goes wrong later costs time, and is a
+    /// warning of `tracing`.
+    pub fn local_cache(self, directory: impl Into<std::path::PathBuf>, limit: u64) -> Self {
+        self.local_cache_with(CacheOptions::new(directory, limit))
+    }
+
+    /// A local directory for remote files, with these options: [`local_cache`](ReaderBuilder::local_cache).
+    pub fn local_cache_with(mut self, options: CacheOptions) -> Self {
+        self.options.source.cache = Some(options);
+        self
+    }
+
     /// Only rows that fulfil this are read, and if called again, those that fulfil each of them. Its columns are read
     /// once while the reader is built, where they do not stand in directory names.
     pub fn predicate(mut self, predicate: Predicate) -> Self {
@@ -451,6 +468,7 @@ impl ReaderBuilder<MapDataset> {
                 "the choice of columns",
                 "the choice of rows",
                 "the transform",
+                "the local cache",
             ])
         };
         if let Some(option) = of_run.or_else(of_order) {

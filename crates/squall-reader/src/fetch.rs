@@ -111,7 +111,8 @@ impl Wanted<'_> {
         let row_group = self.piece.row_group as usize;
         let selected = selection(&self.rows, self.piece.rows);
         let ranges = byte_ranges(metadata, row_group, &projection, &selected, file.size)?;
-        let chunks = self.dataset.store().get_ranges(&file.path, &ranges).await?;
+        let store = self.dataset.store();
+        let chunks = store.get_part(&file.path, self.piece.row_group, &ranges).await?;
         let chunks = ranges.into_iter().map(|range| range.start).zip(chunks).collect();
         Ok(Fetched {
             projection,

@@ -55,6 +55,8 @@ mod source;
 
 mod plan;
 
+mod horizon;
+
 mod expand;
 mod gather;
 
@@ -85,6 +87,8 @@ pub mod expr {
     pub use datafusion_common::ScalarValue;
     pub use datafusion_expr::{Expr, ident as col, in_list, lit, not};
 }
+
+pub use squall_dataset::cache::{CacheMetrics, CacheOptions};
 
 pub use bad_rows::{BadRow, BadRows, OnBadRow};
 pub use builder::{ReaderBuilder, make_batch_reader, make_dataset, make_mixed_reader, make_reader};

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow_array::RecordBatch;
 use squall_dataset::Dataset;
+use squall_dataset::cache::Registration;
 use squall_schema::{Error, Result, Row, RowId, Schema};
 
 use crate::bad_rows::{BadRow, BadRows, OnBadRow};
 use crate::epochs::Epochs;
+use crate::horizon::Horizon;
 use crate::io::Io;
 use crate::ledger::{LedgerEntry, LedgerWriter};
 use crate::pipeline::Pipeline;
@@ -57,6 +59,8 @@ pub(crate) struct Opened {
     pub(crate) plan: ReadPlan,
     pub(crate) io: Arc<Io>,
     pub(crate) ledger: Option<LedgerWriter>,
+    /// The ranks of this machine, as the share counts them.
+    pub(crate) neighbours: Vec<u64>,
 }
 
 /// The common part of both readers: a plan, and a pipeline once the first batch was asked for.
@@ -76,11 +80,20 @@ struct Core {
     last_epoch: Option<u64>,
     bad_rows: BadRows,
     ledger: Option<LedgerWriter>,
+    neighbours: Vec<u64>,
+    /// What caches ask while a pipeline runs.
+    horizon: Option<(Arc<Horizon>, Vec<Registration>)>,
     ended: bool,
 }
 
 impl Core {
-    fn new(Opened { plan, io, ledger }: Opened) -> Self {
+    fn new(opened: Opened) -> Self {
+        let Opened {
+            plan,
+            io,
+            ledger,
+            neighbours,
+        } = opened;
         Self {
             pipeline: None,
             position: plan.start,
@@ -92,6 +105,8 @@ impl Core {
             io,
             ledger,
             fetched: Arc::default(),
+            neighbours,
+            horizon: None,
             ended: false,
         }
     }
@@ -147,7 +162,9 @@ impl Core {
                 start: self.position,
                 ..ReadPlan::clone(&self.plan)
             };
-            match Pipeline::start(Arc::new(plan), self.io.handle(), self.fetched.clone()) {
+            let plan = Arc::new(plan);
+            self.horizon = self.foresee(&plan);
+            match Pipeline::start(plan, self.io.handle(), self.fetched.clone()) {
                 Ok(pipeline) => self.pipeline = Some(pipeline),
                 Err(error) => return self.end(Some(Err(error))),
             }
@@ -181,11 +198,28 @@ impl Core {
                     return self.end(Some(Err(error)));
                 }
                 self.position = after;
+                if let Some((horizon, _)) = &self.horizon {
+                    horizon.pass(after);
+                }
                 self.last_epoch = Some(batch.epoch);
                 Some(Ok(batch))
             }
             last => self.end(last.map(|error| error.map(|_| unreachable!("a batch is matched above")))),
         }
+    }
+
+    /// Tells the caches of the datasets what will be needed when.
+    fn foresee(&self, plan: &Arc<ReadPlan>) -> Option<(Arc<Horizon>, Vec<Registration>)> {
+        let caches = plan.sources.iter().filter_map(|source| source.dataset.store().cache());
+        let caches: Vec<_> = caches.collect();
+        (!caches.is_empty()).then(|| {
+            let horizon = Arc::new(Horizon::new(plan.clone(), self.neighbours.clone()));
+            let registered = caches
+                .into_iter()
+                .map(|cache| cache.register(horizon.clone()))
+                .collect();
+            (horizon, registered)
+        })
     }
 
     fn end(&mut self, last: Option<Result<SampleBatch>>) -> Option<Result<SampleBatch>> {

@@ -18,8 +18,9 @@ impl ObjectKey {
     /// The key of an object of `size` bytes; `None` where nothing tells its versions apart, so that it must not be cached.
     ///
     /// `store` names the store as a whole, without secrets: scheme, endpoint, bucket. `path` is the object's path from the root
-    /// of the store. The version is the ETag; where there is none, or a weak one (`W/"…"`), which a store may keep while bytes
-    /// change, it is the time of the last change too, in seconds: some stores tell no more.
+    /// of the store. The version is the ETag, with or without quotes: listings of Azure have none. Where there is none, or a weak
+    /// one (`W/"…"`), which a store may keep while bytes change, it is the time of the last change too, in seconds: some stores
+    /// tell no more.
     pub fn new(
         store: &str,
         path: &str,
@@ -29,7 +30,7 @@ impl ObjectKey {
     ) -> Option<Self> {
         let etag = etag.filter(|etag| !etag.is_empty());
         let version = match (etag, modified) {
-            (Some(etag), _) if !etag.starts_with("W/") => etag.to_owned(),
+            (Some(etag), _) if !etag.starts_with("W/") => etag.trim_matches('"').to_owned(),
             (etag, Some(modified)) => format!("{}@{}", etag.unwrap_or_default(), modified.timestamp()),
             (_, None) => return None,
         };
@@ -105,6 +106,7 @@ mod tests {
         }
         // A listing and a response may tell the time in another precision, but never another strong ETag.
         assert_eq!(keys[0], key("s3://a", "x", 7, Some("\"1\""), at(2)));
+        assert_eq!(keys[0], key("s3://a", "x", 7, Some("1"), None));
         for (etag, modified) in [(None, None), (Some(""), None), (Some("W/\"1\""), None)] {
             assert_eq!(ObjectKey::new("s3://a", "x", 7, etag, modified), None);
         }

@@ -4,7 +4,7 @@
 //! squall-cache-v1/usage                                        bytes in all, under the lock of this file
 //!                 objects/<2 digits>/<key>-<shelf>/<slot>-<part>-<unique>   an entry
 //!                 tmp/<unique>                                 an entry that is being written, under its writer's lock
-//!                 claims/<key>-<slot>                          a slot that is being fetched, under the fetcher's lock
+//!                 claims/<key>-<slot>-<part>                   what is being fetched of a slot, under the fetcher's lock
 //! ```
 //!
 //! The directory is the index: a name says all that eviction needs, and a rename is what makes an entry. A slot is a stretch of
@@ -131,8 +131,9 @@ impl Layout {
         self.shelf(Shelf::of(key, name.slot)).join(name_of_file)
     }
 
-    pub(super) fn claim(&self, key: &ObjectKey, slot: u64) -> PathBuf {
-        self.claims().join(format!("{:032x}-{slot:x}", key.digest()))
+    pub(super) fn claim(&self, key: &ObjectKey, EntryName { slot, part }: EntryName) -> PathBuf {
+        let part = part.map_or("x".to_owned(), |part| part.to_string());
+        self.claims().join(format!("{:032x}-{slot:x}-{part}", key.digest()))
     }
 }
 

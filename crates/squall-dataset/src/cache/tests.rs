@@ -384,12 +384,35 @@ fn who_waited_long_enough_fetches_too() {
     let options = CacheOptions::new(directory.path(), 1 << 26).with_patience(Duration::from_millis(5));
     let cache = RangeCache::open(&options).expect("a cache");
     runtime().block_on(async {
-        let claims = Claims::take(&cache.layout, &KEY, &[0], Duration::ZERO, &AtomicU64::new(0)).await;
+        let name = EntryName { slot: 0, part: None };
+        let claims = Claims::take(&cache.layout, &KEY, &[name], Duration::ZERO, &AtomicU64::new(0)).await;
         let fetch = |missing: Vec<Range<u64>>| async move { Ok(missing.iter().map(|range| bytes(1, range)).collect()) };
         let got = cache.get_ranges(&KEY, None, &[0..10], fetch).await.expect("bytes");
         assert_eq!(got, [bytes(1, &(0..10))]);
         assert_eq!(cache.metrics().waits, 1);
         drop(claims);
+    });
+}
+
+/// Row groups beside each other do not wait for each other.
+#[test]
+fn parts_of_one_slot_are_fetched_side_by_side() {
+    let setting = Setting::new(1 << 26);
+    runtime().block_on(async {
+        let started = tokio::sync::Notify::new();
+        let first = setting.cache.get_ranges(&KEY, Some(1), &[0..100], |_| {
+            started.notify_one();
+            std::future::pending()
+        });
+        let second = async {
+            started.notified().await;
+            setting.get_part(&KEY, 1, Some(2), &[100..200]).await
+        };
+        tokio::select! {
+            _ = first => unreachable!("it fetches for ever"),
+            asked = second => assert_eq!(asked, [100..200]),
+        }
+        assert_eq!(setting.cache.metrics().waits, 0);
     });
 }
 

@@ -259,7 +259,7 @@ impl Loader {
                 let dataset = &self.source.dataset;
                 let fetched = dataset
                     .store()
-                    .get_ranges(&dataset.file_of(&piece).path, &ranges)
+                    .get_part(&dataset.file_of(&piece).path, piece.row_group, &ranges)
                     .await?;
                 drop(permit);
                 self.fetched_bytes.fetch_add(
