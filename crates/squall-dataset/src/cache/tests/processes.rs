@@ -12,25 +12,40 @@ const OBJECT: u64 = 10 << 20;
 const LIMIT: u64 = 4 << 20;
 const RANGE: u64 = 150_000;
 
-/// This test binary once more, where only [`child`] runs.
+/// The arguments with which this test binary runs [`child`] alone.
+const CHILD: [&str; 3] = ["--exact", "cache::tests::processes::child", "--nocapture"];
+
+fn command(program: &Path, directory: &Path, role: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env(DIRECTORY, directory).env(ROLE, role).stdout(Stdio::piped());
+    command
+}
+
+/// This test binary once more.
 fn spawn(directory: &Path, role: &str) -> Child {
     let program = std::env::current_exe().expect("the test binary");
-    Command::new(program)
-        .args(["--exact", "cache::tests::processes::child", "--nocapture"])
-        .env(DIRECTORY, directory)
-        .env(ROLE, role)
-        .stdout(Stdio::piped())
+    command(&program, directory, role)
+        .args(CHILD)
         .spawn()
         .expect("a process")
 }
 
-/// What a process prints behind `name=`.
-fn printed(child: Child, name: &str) -> u64 {
+/// What a process prints.
+fn output(child: Child) -> String {
     let output = child.wait_with_output().expect("an output");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
+    text.into_owned()
+}
+
+/// What stands behind `name=` in an output.
+fn number(text: &str, name: &str) -> u64 {
     let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
     found.expect("a number").parse().expect("a number")
+}
+
+fn printed(child: Child, name: &str) -> u64 {
+    number(&output(child), name)
 }
 
 /// Does nothing but where another test starts it as a process.
@@ -39,6 +54,11 @@ fn child() {
     let (Some(directory), Ok(role)) = (std::env::var_os(DIRECTORY), std::env::var(ROLE)) else {
         return;
     };
+    if role == "denied" {
+        let error = RangeCache::open(&CacheOptions::new(directory, LIMIT)).expect_err("an error");
+        println!("\nerror={}", u64::from(error.to_string().contains("ermission denied")));
+        return;
+    }
     let setting = Setting {
         cache: open(Path::new(&directory), LIMIT),
         directory: tempfile::tempdir().expect("a directory"),
@@ -77,8 +97,21 @@ fn child() {
             });
             let _ = got.await;
         }),
-        "denied" => {
-            setting.get(1, &[0..100]);
+        "full" => {
+            // Each of these is read right, kept or not.
+            for start in (0..LIMIT).step_by(RANGE as usize) {
+                setting.get(1, &[start..start + RANGE]);
+            }
+            let full = setting.cache.metrics();
+            // From now on old entries go for new ones: nothing fails any more.
+            for start in (0..LIMIT).step_by(RANGE as usize) {
+                setting.get(2, &[start..start + RANGE]);
+            }
+            let after = setting.cache.metrics();
+            let last = LIMIT / RANGE * RANGE;
+            assert_eq!(setting.get(2, &[last..last + 100]), []);
+            println!("\nfailures={}\nlater={}", full.failures, after.failures - full.failures);
+            println!("evictions={}\ndisk={}", after.evictions, on_disk(&setting.entries()));
         }
         other => panic!("no role {other}"),
     }
@@ -197,4 +230,58 @@ fn the_claim_of_a_killed_process_ends_with_it() {
         assert_eq!(asked_for, asked);
     });
     assert_eq!(setting.cache.metrics().waits, 1);
+}
+
+/// A file system of 2 MiB, in a namespace of its own.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_costs_no_data() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let program = std::env::current_exe().expect("the test binary");
+    let namespace = |script: &str| {
+        let mut unshare = command(Path::new("unshare"), directory.path(), "full");
+        unshare
+            .args(["--map-root-user", "--mount", "sh", "-c", script])
+            .arg(&program)
+            .args(CHILD);
+        unshare
+    };
+    let mount = format!("mount -t tmpfs -o size=2m none \"${DIRECTORY}\"");
+    let allowed = namespace(&mount)
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !allowed {
+        eprintln!("NOT TESTED: a full disk, for this machine allows no mount in a namespace");
+        return;
+    }
+    let text = output(
+        namespace(&format!("{mount} && exec \"$0\" \"$@\""))
+            .spawn()
+            .expect("a process"),
+    );
+    assert!(number(&text, "failures") > 0, "{text}");
+    assert_eq!(number(&text, "later"), 0, "{text}");
+    assert!(number(&text, "evictions") > 0, "{text}");
+    assert!((1 << 20..=2 << 20).contains(&number(&text, "disk")), "{text}");
+}
+
+/// The directory of another user.
+#[cfg(unix)]
+#[test]
+fn a_directory_of_another_user_is_an_error() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::process::CommandExt;
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let is_root = fs::metadata(directory.path()).expect("a directory").uid() == 0;
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o500)).expect("permissions");
+    let program = std::env::current_exe().expect("the test binary");
+    let mut command = command(&program, &directory.path().join("cache"), "denied");
+    // Nothing is denied to root.
+    let command = if is_root { command.uid(65_534) } else { &mut command };
+    match command.args(CHILD).spawn() {
+        Ok(child) => assert_eq!(printed(child, "error"), 1),
+        Err(error) => eprintln!("NOT TESTED: a directory of another user, who may not run the test binary: {error}"),
+    }
 }
