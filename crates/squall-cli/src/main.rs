@@ -3,6 +3,7 @@
 //! Each command is a file: its flags, as typed; then one function that does it. Facts go to standard output, errors to
 //! standard error as one sentence. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
+mod cache;
 mod convert;
 mod inspect;
 mod json;

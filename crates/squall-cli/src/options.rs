@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 use squall::{Error, Partition, ReaderBuilder, Remainder, Shuffle};
 
+use crate::cache::Cache;
 use crate::rows::Rows;
 
 /// Which rows and columns, in which order, in which batches.
@@ -52,6 +53,8 @@ pub(crate) struct ReadOptions {
     /// How rows are divided among the ranks
     #[arg(long, value_enum, default_value = "even")]
     partition: PartitionFlag,
+    #[command(flatten)]
+    cache: Cache,
     #[command(flatten)]
     rows: Rows,
 }
@@ -105,6 +108,7 @@ impl ReadOptions {
             })
             .partition(self.partition())
             .time_zone(&self.time_zone);
+        reader = self.cache.apply(reader);
         let shuffle = match (self.shuffle, self.no_shuffle) {
             (Some(ShuffleFlag::None), _) | (None, true) => Some(Shuffle::None),
             (Some(ShuffleFlag::Windows), _) => Some(Shuffle::Windows),

@@ -57,13 +57,14 @@ pub use squall_schema::{
 pub use squall_loader::{Host, HostBatch, HostColumn, HostTensor, IntoLoader, Loader, LoaderBuilder, Sink};
 #[cfg(feature = "reader")]
 pub use squall_reader::{
-    BadRow, BadRows, BatchReader, Bitmap, Coverage, DEFAULT_BATCH_SIZE, DEFAULT_CACHE_BYTES, DEFAULT_LANES, Delivery,
-    DeliveryMap, Drawn, Ending, Epoch, EpochPlan, Epochs, Forecast, ForecastOptions, Ledger, LedgerEntry,
-    LedgerMismatch, LedgerReport, LedgerRow, LedgerWriter, MIX_BLOCK, MapDataset, MapSize, MapStats, Memory, Mix,
-    NGram, ORDER_VERSION, OnBadRow, Order, OrderOptions, Partition, Predicate, Quality, RankForecast, Reader,
-    ReaderBuilder, ReaderState, Reduce, ReduceFn, Remainder, RowGroupSelector, RowSet, Runs, SampleBatch, SampleOrigin,
-    Sampler, Samples, SelectedPiece, Selection, SelectionReport, SelectionSource, Share, Shuffle, Split, Threshold,
-    Topology, TransformSpec, make_batch_reader, make_dataset, make_mixed_reader, make_reader, verify_ledger,
+    BadRow, BadRows, BatchReader, Bitmap, CacheMetrics, CacheOptions, Coverage, DEFAULT_BATCH_SIZE,
+    DEFAULT_CACHE_BYTES, DEFAULT_LANES, Delivery, DeliveryMap, Drawn, Ending, Epoch, EpochPlan, Epochs, Forecast,
+    ForecastOptions, Ledger, LedgerEntry, LedgerMismatch, LedgerReport, LedgerRow, LedgerWriter, MIX_BLOCK, MapDataset,
+    MapSize, MapStats, Memory, Mix, NGram, ORDER_VERSION, OnBadRow, Order, OrderOptions, Partition, Predicate, Quality,
+    RankForecast, Reader, ReaderBuilder, ReaderState, Reduce, ReduceFn, Remainder, RowGroupSelector, RowSet, Runs,
+    SampleBatch, SampleOrigin, Sampler, Samples, SelectedPiece, Selection, SelectionReport, SelectionSource, Share,
+    Shuffle, Split, Threshold, Topology, TransformSpec, make_batch_reader, make_dataset, make_mixed_reader,
+    make_reader, verify_ledger,
 };
 
 /// How values are encoded in binary cells.

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The directory is the index: a name says all that eviction needs, and a rename is what makes an entry. A slot is a stretch of
-//! 8 MiB of an object, a shelf 64 slots, so that no directory grows large. The locks are those of the operating system
+//! 8 MiB of an object, a shelf 8 slots, so that no directory grows large. The locks are those of the operating system
 //! (`flock`), which ends them with the process.
 
 use std::fs;
@@ -26,7 +26,7 @@ const FOLDER: &str = "squall-cache-v1";
 /// What backup programs know a cache by (<https://bford.info/cachedir/>).
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# The local cache of Squall. It may be deleted while nothing uses it.\n";
 
-const SLOTS_OF_SHELF: u64 = 64;
+const SLOTS_OF_SHELF: u64 = 8;
 
 /// The folder of a cache.
 #[derive(Debug, Clone)]
