@@ -6,7 +6,7 @@ use arrow_schema::Field as ArrowField;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use squall_schema::metadata::{self, DatasetMetadata};
 use squall_schema::petastorm::index::RowGroupIndex;
 use squall_schema::{Error, Field, Result, Schema, Value};
@@ -338,6 +338,13 @@ impl Dataset {
     /// The store that holds the files.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The same dataset, read through another store: one that is slow or fails, in tests.
+    #[must_use]
+    pub fn with_objects(mut self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+        self.store = self.store.with_objects(wrap);
+        self
     }
 
     /// The URL that was opened.

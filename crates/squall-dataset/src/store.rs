@@ -123,6 +123,12 @@ impl Store {
         (store, format!("{}/{path}", self.url.path().trim_matches('/')))
     }
 
+    /// The same place in another object store.
+    pub(crate) fn with_objects(mut self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+        self.objects = wrap(self.objects);
+        self
+    }
+
     /// The one file that the URL names, if it is not a directory.
     pub fn only(&self) -> Option<&Path> {
         self.only.as_ref()

@@ -8,7 +8,9 @@ mod collate;
 mod sink;
 
 mod loader;
+mod stream;
 
 pub use collate::{HostBatch, HostColumn, HostTensor, collate};
 pub use loader::{IntoLoader, Loader, LoaderBuilder};
 pub use sink::{Host, Sink};
+pub use stream::LoaderStream;

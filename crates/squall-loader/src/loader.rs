@@ -1,14 +1,21 @@
 //! Batches of a fixed size for a trainer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use squall_reader::{BadRow, BadRows, BatchReader, Epochs, LedgerEntry, LedgerWriter, Reader, ReaderState, Remainder};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use futures::task::AtomicWaker;
+use squall_reader::{
+    BadRow, BadRows, BatchReader, Epochs, LedgerEntry, LedgerWriter, LoaderStage, Meter, Metrics, Reader, ReaderState,
+    Remainder,
+};
 use squall_schema::{Error, Result, Schema, panic_text};
 
 use crate::collate::collate;
 use crate::sink::{Host, Sink};
+use crate::stream::LoaderStream;
 
 /// Batches that the sink has made before they are asked for, when nothing else is said.
 const DEFAULT_PREFETCH: usize = 2;
@@ -65,7 +72,7 @@ impl<S: Sink> LoaderBuilder<S> {
         self
     }
 
-    /// Batches that are made before they are asked for, on top of those that the reader has ready.
+    /// Batches that are made before they are asked for, on top of those that the reader has ready; 0 is 1.
     pub fn prefetch(mut self, batches: usize) -> Self {
         self.prefetch = batches;
         self
@@ -102,6 +109,7 @@ impl<S: Sink> LoaderBuilder<S> {
             prefetch: self.prefetch,
             ledger,
             bad_rows,
+            meter: reader.meter(),
             ended: false,
             run: None,
             parked: Some((reader, self.sink)),
@@ -115,6 +123,7 @@ impl<S: Sink> LoaderBuilder<S> {
 struct Loaded<S: Sink> {
     batch: S::Batch,
     state: ReaderState,
+    rows: u64,
     /// The epoch of the next batch.
     epoch: Option<u64>,
     /// The rows that were skipped in this one.
@@ -124,7 +133,15 @@ struct Loaded<S: Sink> {
 }
 
 /// Runs on the loader's thread until the reader ends, fails, or nobody wants more.
-fn load<S: Sink>(reader: &mut BatchReader, sink: &mut S, noted: bool, batches: &Sender<Result<Loaded<S>>>) {
+fn load<S: Sink>(
+    reader: &mut BatchReader,
+    sink: &mut S,
+    noted: bool,
+    batches: &Sender<Result<Loaded<S>>>,
+    waker: &AtomicWaker,
+) {
+    let meter = reader.meter();
+    let _counted = meter.load();
     let schema = reader.schema().clone();
     let mut before = reader.state();
     loop {
@@ -132,7 +149,10 @@ fn load<S: Sink>(reader: &mut BatchReader, sink: &mut S, noted: bool, batches: &
             Some(reader.next_samples()?.and_then(|samples| {
                 let entry = noted.then(|| samples.entry(before.clone()));
                 let bad_rows = samples.bad_rows.clone();
-                Ok((sink.put(collate(samples, &schema)?)?, entry, bad_rows))
+                let rows = samples.ids.len() as u64;
+                let batch = meter.time(LoaderStage::Collate, || collate(samples, &schema))?;
+                let batch = meter.time(LoaderStage::Sink, || sink.put(batch))?;
+                Ok((batch, entry, bad_rows, rows))
             }))
         };
         let batch = match catch_unwind(AssertUnwindSafe(&mut next)) {
@@ -145,16 +165,18 @@ fn load<S: Sink>(reader: &mut BatchReader, sink: &mut S, noted: bool, batches: &
         };
         let failed = batch.is_err();
         before = reader.state();
-        let loaded = batch.map(|(batch, entry, bad_rows)| Loaded {
+        let loaded = batch.map(|(batch, entry, bad_rows, rows)| Loaded {
             batch,
             entry,
             state: before.clone(),
             epoch: reader.epoch(),
             bad_rows,
+            rows,
         });
-        if batches.send(loaded).is_err() || failed {
+        if meter.time(LoaderStage::Blocked, || batches.send(loaded)).is_err() || failed {
             return;
         }
+        waker.wake();
     }
 }
 
@@ -171,6 +193,8 @@ struct Facts {
 /// A loader's thread at work.
 struct Run<S: Sink> {
     batches: Receiver<Result<Loaded<S>>>,
+    /// Of the task that waits for a batch, where the caller is asynchronous.
+    waker: Arc<AtomicWaker>,
     thread: JoinHandle<(BatchReader, S)>,
 }
 
@@ -194,6 +218,7 @@ pub struct Loader<S: Sink> {
     ledger: Option<LedgerWriter>,
     /// Those of the batches that were handed out.
     bad_rows: BadRows,
+    meter: Meter,
     /// Whether a batch could not be handed out.
     ended: bool,
     /// `None` while reader and sink are parked.
@@ -265,15 +290,21 @@ impl<S: Sink> Loader<S> {
         };
         self.facts.state = reader.state();
         self.facts.epoch = reader.epoch();
-        let (batches_in, batches) = bounded(self.prefetch);
+        // A channel that holds nothing would hand over only to a caller that blocks.
+        let (batches_in, batches) = bounded(self.prefetch.max(1));
+        let waker = Arc::new(AtomicWaker::new());
+        let woken = waker.clone();
         let noted = self.ledger.is_some();
         let run = move || {
-            load(&mut reader, &mut sink, noted, &batches_in);
+            load(&mut reader, &mut sink, noted, &batches_in, &woken);
+            // The end is there to be seen before somebody is woken to see it.
+            drop(batches_in);
+            woken.wake();
             (reader, sink)
         };
         let thread = std::thread::Builder::new().name("squall-loader".into()).spawn(run);
         let thread = thread.map_err(|error| Error::internal("cannot start a thread").with_source(error))?;
-        self.run = Some(Run { batches, thread });
+        self.run = Some(Run { batches, waker, thread });
         self.ended = false;
         match &mut self.ledger {
             Some(ledger) => ledger.restart(),
@@ -283,7 +314,7 @@ impl<S: Sink> Loader<S> {
 
     /// Stops to load, and gives the reader, which stands behind what was loaded ahead.
     fn park(&mut self) -> Result<&mut BatchReader> {
-        if let Some(Run { batches, thread }) = self.run.take() {
+        if let Some(Run { batches, thread, .. }) = self.run.take() {
             drop(batches);
             // Panics of the sink are caught; the reader has none of its own.
             self.parked = thread.join().ok();
@@ -296,6 +327,63 @@ impl<S: Sink> Loader<S> {
     pub fn state(&self) -> &ReaderState {
         &self.facts.state
     }
+
+    /// What was done so far, and which stage limits: those of the reader, with the trainer as the consumer.
+    pub fn metrics(&self) -> Metrics {
+        self.meter.metrics()
+    }
+
+    /// The same from elsewhere, while the loader is in use: for a thread that logs, say.
+    pub fn meter(&self) -> Meter {
+        self.meter.clone()
+    }
+
+    /// The loader as a stream, for an asynchronous caller: no thread of his is blocked while a batch is not here.
+    pub fn into_stream(self) -> LoaderStream<S> {
+        LoaderStream::new(self)
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The next batch, if it is here; the task is woken when it is.
+    pub(crate) fn poll_next(&mut self, task: &Context<'_>) -> Poll<Option<Result<S::Batch>>> {
+        let next = match &self.run {
+            Some(run) if !self.ended => {
+                self.meter.ask();
+                ready!(run.poll_next(task))
+            }
+            _ => None,
+        };
+        Poll::Ready(self.hand_out(next))
+    }
+
+    fn hand_out(&mut self, next: Option<Result<Loaded<S>>>) -> Option<Result<S::Batch>> {
+        let given = next.map(|loaded| loaded.and_then(|loaded| self.give(loaded)));
+        if !matches!(given, Some(Ok(_))) && !self.ended {
+            // Nothing comes behind the end, or behind an error.
+            self.ended = true;
+            self.facts.epoch = None;
+            self.meter.end();
+        }
+        given
+    }
+}
+
+impl<S: Sink> Run<S> {
+    fn poll_next(&self, task: &Context<'_>) -> Poll<Option<Result<Loaded<S>>>> {
+        // A batch that comes between a look and the registration wakes nobody: look again behind it.
+        for registered in [false, true] {
+            match self.batches.try_recv() {
+                Ok(batch) => return Poll::Ready(Some(batch)),
+                Err(TryRecvError::Disconnected) => return Poll::Ready(None),
+                Err(TryRecvError::Empty) if registered => {}
+                Err(TryRecvError::Empty) => self.waker.register(task.waker()),
+            }
+        }
+        Poll::Pending
+    }
 }
 
 impl<S: Sink> Iterator for Loader<S> {
@@ -303,22 +391,20 @@ impl<S: Sink> Iterator for Loader<S> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let next = match &self.run {
-            Some(run) if !self.ended => run.batches.recv().ok(),
+            Some(run) if !self.ended => {
+                self.meter.ask();
+                run.batches.recv().ok()
+            }
             _ => None,
         };
-        let given = next.map(|loaded| loaded.and_then(|loaded| self.give(loaded)));
-        if !matches!(given, Some(Ok(_))) {
-            // Nothing comes behind the end, or behind an error.
-            self.ended = true;
-            self.facts.epoch = None;
-        }
-        given
+        self.hand_out(next)
     }
 }
 
 impl<S: Sink> Loader<S> {
     /// Hands a batch out: what was loaded ahead and never is counts for nothing.
     fn give(&mut self, loaded: Loaded<S>) -> Result<S::Batch> {
+        self.meter.take(loaded.rows, loaded.bad_rows.len() as u64);
         self.bad_rows.add(loaded.bad_rows)?;
         if let (Some(ledger), Some(entry)) = (&mut self.ledger, loaded.entry) {
             ledger.write(entry)?;

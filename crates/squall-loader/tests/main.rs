@@ -1,7 +1,15 @@
 //! The loader over real files.
 
+use futures::StreamExt;
+use futures::stream::FusedStream;
+use futures_executor::block_on;
+mod child;
+mod killed;
+mod leaks;
+mod many_row_groups;
+
 use squall_loader::{HostBatch, HostColumn, IntoLoader, Sink};
-use squall_reader::{Epochs, OnBadRow, Remainder, make_batch_reader, make_reader};
+use squall_reader::{Epochs, OnBadRow, Remainder, Stage, make_batch_reader, make_reader};
 use squall_schema::{DType, Error, Field, Result, Shape};
 use squall_testkit::{Layout, Table};
 
@@ -253,4 +261,69 @@ fn bad_rows_are_counted_where_they_are_handed_out() {
     assert!(loader.bad_rows().len() <= 12);
     assert_eq!(loader.by_ref().filter(|batch| batch.is_ok()).count(), 27);
     assert_eq!(loader.bad_rows().len(), 12);
+}
+
+/// Takes its time.
+struct Slow;
+
+impl Sink for Slow {
+    type Batch = usize;
+
+    fn put(&mut self, batch: HostBatch) -> Result<usize> {
+        std::thread::sleep(std::time::Duration::from_millis(8));
+        Ok(batch.len())
+    }
+}
+
+#[test]
+fn a_slow_sink_or_a_slow_trainer_limits() {
+    let table = table();
+    let load = || {
+        let reader = make_batch_reader(table.url()).build().expect("a reader");
+        reader.into_loader(8).sink(Slow).build().expect("a loader")
+    };
+    let mut loader = load();
+    assert_eq!(loader.by_ref().map(|rows| rows.expect("a batch")).sum::<usize>(), 120);
+    let metrics = loader.metrics();
+    assert_eq!(metrics.limiting_stage(), Some(Stage::Sink), "{metrics}");
+    assert_eq!((metrics.rows, metrics.batches), (120, 15));
+    assert!(
+        metrics
+            .loader
+            .is_some_and(|loader| loader.sink.as_millis() >= 120 && loader.batches == 15)
+    );
+
+    let mut loader = load();
+    while let Some(batch) = loader.next() {
+        batch.expect("a batch");
+        std::thread::sleep(std::time::Duration::from_millis(16));
+    }
+    let metrics = loader.metrics();
+    assert_eq!(metrics.limiting_stage(), Some(Stage::Consumer), "{metrics}");
+    assert!(metrics.loader.is_some_and(|loader| !loader.blocked.is_zero()));
+}
+
+#[test]
+fn a_loader_is_a_stream_too() {
+    let table = table();
+    for prefetch in [0, 3] {
+        let load = || {
+            let reader = make_batch_reader(table.url())
+                .columns(["id"])
+                .seed(4)
+                .build()
+                .expect("a reader");
+            reader.into_loader(16).prefetch(prefetch).build().expect("a loader")
+        };
+        let ids = |batch: Result<HostBatch>| batch.expect("a batch").slice::<i32>("id").expect("ids").to_vec();
+        let expected: Vec<_> = load().map(ids).collect();
+        let mut stream = load().into_stream();
+        let found: Vec<_> = block_on(stream.by_ref().map(ids).collect());
+        assert_eq!(found, expected);
+        assert!(stream.is_terminated());
+        // It goes on as an iterator.
+        let mut stream = load().into_stream();
+        block_on(stream.next()).expect("a batch").expect("rows");
+        assert_eq!(stream.into_inner().map(ids).collect::<Vec<_>>(), expected[1..]);
+    }
 }

@@ -17,6 +17,7 @@ use crate::mix::Ending;
 use crate::ngram::NGram;
 use crate::options::{Options, Partition};
 use crate::order::Shuffle;
+use crate::pack::Pack;
 use crate::predicate::Predicate;
 use crate::rank::Topology;
 use crate::reader::{BatchReader, Reader};
@@ -215,6 +216,27 @@ impl<R> ReaderBuilder<R> {
     pub fn shape(mut self, column: impl Into<String>, dims: impl Into<Vec<usize>>) -> Self {
         self.options.source.view.shapes.push((column.into(), dims.into()));
         self
+    }
+
+    /// Reads scalar columns of one dtype as one tensor, made in one pass: `pack("features", ["f0", "f1"])` gives a field
+    /// `features` of shape `[2]` in the place of `f0`, and the other columns are not delivered by themselves. A null in one of
+    /// them is a bad row. In [`ReaderBuilder::columns`] the name of the pack stands for its columns.
+    ///
+    /// ```
+    /// # use squall_reader::make_batch_reader;
+    /// let reader = make_batch_reader("/data/train").pack("features", (0..20).map(|i| format!("f{i}")));
+    /// ```
+    pub fn pack<S: Into<String>>(mut self, name: impl Into<String>, columns: impl IntoIterator<Item = S>) -> Self {
+        self.options.source.view.packs.push(Pack {
+            name: name.into(),
+            columns: columns.into_iter().map(Into::into).collect(),
+        });
+        self
+    }
+
+    /// [`ReaderBuilder::pack`] under the name `features`.
+    pub fn features<S: Into<String>>(self, columns: impl IntoIterator<Item = S>) -> Self {
+        self.pack("features", columns)
     }
 
     /// Gives the cells of some fields as they are stored, as `bytes`: of jpeg images for a decoder on the GPU, say. `keep` is

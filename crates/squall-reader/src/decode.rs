@@ -64,7 +64,15 @@ impl Decoder {
     }
 
     /// The next `n` rows, in one or more batches.
-    pub(crate) fn take(&mut self, n: u64, out: &mut Vec<RecordBatch>) -> Result<()> {
+    pub(crate) fn take_all(&mut self, n: u64, out: &mut Vec<RecordBatch>) -> Result<()> {
+        self.take(n, &mut |batch| {
+            out.push(batch);
+            Ok(())
+        })
+    }
+
+    /// Hands the next `n` rows over, in one or more batches.
+    pub(crate) fn take(&mut self, n: u64, out: &mut dyn FnMut(RecordBatch) -> Result<()>) -> Result<()> {
         let mut wanted = n as usize;
         while wanted > 0 {
             let batch = match self.left.take() {
@@ -75,7 +83,7 @@ impl Decoder {
             if now < batch.num_rows() {
                 self.left = Some(batch.slice(now, batch.num_rows() - now));
             }
-            out.push(batch.slice(0, now));
+            out(batch.slice(0, now))?;
             wanted -= now;
         }
         Ok(())

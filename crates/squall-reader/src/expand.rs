@@ -94,14 +94,14 @@ impl Expander {
     }
 
     /// The next `n` samples, in one or more batches.
-    pub(crate) fn take(&mut self, n: u64, out: &mut Vec<RecordBatch>) -> Result<()> {
+    pub(crate) fn take(&mut self, n: u64, out: &mut dyn FnMut(RecordBatch) -> Result<()>) -> Result<()> {
         let Some(repeats) = &mut self.drawn else {
             return self.decoder.take(n, out);
         };
         let mut left = n;
         while left > 0 {
             let now = left.min(DECODE_ROWS);
-            out.push(repeats.take(now, &mut self.decoder)?);
+            out(repeats.take(now, &mut self.decoder)?)?;
             left -= now;
         }
         Ok(())
@@ -159,7 +159,7 @@ impl Repeats {
             .map(|run| run.end.min(end).saturating_sub(run.start))
             .sum();
         let mut batches = Vec::new();
-        decoder.take(wanted, &mut batches)?;
+        decoder.take_all(wanted, &mut batches)?;
         for batch in batches {
             for row in 0..batch.num_rows() {
                 let run = self.ahead.front_mut();

@@ -3,12 +3,24 @@
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use arrow_array::{Array, RecordBatch};
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_buffer::BooleanBuffer;
+use arrow_schema::DataType;
+use arrow_select::concat::concat;
 use arrow_select::interleave::interleave;
-use squall_schema::{Error, Result, RowId, Schema};
+use squall_schema::arrow::{field_to_arrow, schema_to_arrow};
+use squall_schema::codec::{Codec, decode_column};
+use squall_schema::{Error, Field, Result, RowId, Schema};
 
+use crate::block::{Layout, Taken, array_of};
+use crate::cells;
+use crate::metrics::{Counters, Part as Work, bytes_of};
+use crate::order::{Segment, Shuffle};
+use crate::pack::{Output, packed_values};
 use crate::plan::{Pass, PlannedBatch};
 use crate::random::Permutation;
+use crate::source::Source;
 use crate::transform::record_batch;
 
 /// A window of a lane: rows that are shuffled together.
@@ -18,35 +30,97 @@ pub(crate) struct Window {
     /// Its rows, counted in the lane.
     pub(crate) rows: Range<u64>,
     pub(crate) permutation: Permutation,
-    /// Its rows in stored order, once they are decoded.
-    pub(crate) decoded: OnceLock<Chunks>,
+    /// Its rows, once they are decoded.
+    pub(crate) decoded: OnceLock<Decoded>,
 }
 
-/// Rows in several batches.
-pub(crate) struct Chunks {
-    batches: Vec<RecordBatch>,
-    /// The first row of each batch.
+/// The rows of a window.
+pub(crate) struct Decoded {
+    /// The columns of fixed width, row after row, in the order of the window's permutation.
+    block: Vec<u8>,
+    /// The place in stored order of each of these rows; empty where nothing is laid out.
+    stored: Vec<u32>,
+    /// The other columns, in stored order.
+    beside: Vec<RecordBatch>,
+    /// The first row of each of these batches.
     starts: Vec<u64>,
 }
 
-impl Chunks {
-    pub(crate) fn new(batches: Vec<RecordBatch>) -> Self {
-        let mut next = 0;
-        let start = |batch: &RecordBatch| {
-            let start = next;
-            next += batch.num_rows() as u64;
-            start
-        };
-        Self {
-            starts: batches.iter().map(start).collect(),
-            batches,
+/// Lays out the rows of a window as they are decoded.
+pub(crate) struct Filling<'a> {
+    layout: &'a Layout,
+    beside: Vec<usize>,
+    /// For each stored row its place in the order of the permutation; empty where nothing is laid out.
+    places: Vec<u32>,
+    next: u64,
+    decoded: Decoded,
+}
+
+impl<'a> Filling<'a> {
+    pub(crate) fn new(window: &Window, layout: &'a Layout) -> Result<Self> {
+        let rows = window.rows.end - window.rows.start;
+        let (mut places, mut stored_of) = (Vec::new(), Vec::new());
+        let mut block = Vec::new();
+        if layout.stride() > 0 {
+            let too_large = || Error::unsupported(format!("a window of {rows} rows takes more memory than there is"));
+            let n = u32::try_from(rows).map_err(|_| too_large())?;
+            let bytes = (n as usize).checked_mul(layout.stride()).ok_or_else(too_large)?;
+            block.try_reserve_exact(bytes).map_err(|_| too_large())?;
+            block.resize(bytes, 0);
+            places = vec![0; n as usize];
+            stored_of = Vec::with_capacity(n as usize);
+            window.permutation.each(rows, |place, stored| {
+                places[stored as usize] = place as u32;
+                stored_of.push(stored as u32);
+            });
         }
+        Ok(Self {
+            layout,
+            beside: layout.beside(),
+            places,
+            next: 0,
+            decoded: Decoded {
+                block,
+                stored: stored_of,
+                beside: Vec::new(),
+                starts: Vec::new(),
+            },
+        })
     }
 
-    /// The batch that holds this row, and the row's place there.
-    fn locate(&self, row: u64) -> (usize, usize) {
-        let batch = self.starts.partition_point(|start| *start <= row) - 1;
-        (batch, (row - self.starts[batch]) as usize)
+    /// The next rows in stored order.
+    pub(crate) fn push(&mut self, batch: &RecordBatch) -> Result<()> {
+        let rows = batch.num_rows() as u64;
+        if !self.places.is_empty() {
+            let places = self.places.get(self.next as usize..(self.next + rows) as usize);
+            let places = places.ok_or_else(|| Error::internal("more rows than the window has"))?;
+            self.layout.write(batch, places, &mut self.decoded.block)?;
+        }
+        if !self.beside.is_empty() {
+            let beside = batch.project(&self.beside);
+            let beside = beside.map_err(|error| Error::internal("cannot part columns").with_source(error))?;
+            self.decoded.beside.push(beside);
+        }
+        self.decoded.starts.push(self.next);
+        self.next += rows;
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Decoded {
+        self.decoded
+    }
+}
+
+impl Decoded {
+    /// Bytes of the rows.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.block.len() as u64 + self.beside.iter().map(bytes_of).sum::<u64>()
+    }
+
+    /// The batch of columns that holds this stored row, and the row's place there.
+    fn locate(&self, stored: u64) -> (usize, usize) {
+        let batch = self.starts.partition_point(|start| *start <= stored) - 1;
+        (batch, (stored - self.starts[batch]) as usize)
     }
 }
 
@@ -58,90 +132,336 @@ pub(crate) struct Pick {
     pub(crate) rows: Range<u64>,
 }
 
+/// What is made of the columns of the windows, and how they lie there.
+#[derive(Debug, Clone)]
+pub(crate) struct Gathering {
+    pub(crate) layout: Layout,
+    /// For each field of a batch the columns that it is made of.
+    pub(crate) outputs: Vec<Output>,
+}
+
+impl Gathering {
+    /// How batches with the fields `decoded` are made of samples with the fields `stored`; each is one of these where
+    /// `outputs` are not as many.
+    pub(crate) fn new(stored: &Schema, decoded: &Schema, outputs: Vec<Output>, shuffle: Shuffle) -> Result<Self> {
+        let n = stored.fields().len();
+        let outputs = match decoded.fields().len() == outputs.len() {
+            true => outputs,
+            false => (0..n).map(Output::Column).collect(),
+        };
+        let packed = outputs.iter().filter_map(|output| match output {
+            Output::Packed(columns) => Some(columns),
+            Output::Column(_) => None,
+        });
+        let neighbours: Vec<_> = packed.flatten().copied().collect();
+        let layout = match shuffle {
+            // Rows that stay in their order are slices of the columns.
+            Shuffle::None => Layout::of_columns(n),
+            _ => Layout::new(&*schema_to_arrow(stored)?, &neighbours),
+        };
+        Ok(Self { layout, outputs })
+    }
+
+    /// The fields `schema` of rows that are given in their stored columns.
+    pub(crate) fn decode(&self, stored: &RecordBatch, schema: &Schema) -> Result<RecordBatch> {
+        let columns = self
+            .outputs
+            .iter()
+            .zip(schema.fields())
+            .map(|(output, field)| match output {
+                Output::Column(place) if field.codec.is_none() => Ok(stored.column(*place).clone()),
+                Output::Column(place) => decode_column(stored.column(*place), field).map_err(cells::in_batch),
+                Output::Packed(places) => {
+                    let columns: Vec<_> = places.iter().map(|place| stored.column(*place)).collect();
+                    let bytes = packed_values(&columns).map_err(|error| error.at("column", &field.name));
+                    tensor_column(bytes?, stored.num_rows(), field)
+                }
+            });
+        record_batch(schema, columns.collect::<Result<_>>()?, stored.num_rows())
+    }
+}
+
 /// Which row of which window each row of a batch is.
 pub(crate) struct Picked<'a> {
     windows: Vec<&'a Window>,
-    /// For each row its window, and its place in stored order there.
-    rows: Vec<(u32, u64)>,
+    /// The rows, window after window.
+    taken: Vec<Taken>,
+    /// For each row of the batch its place in the stored order of its window.
+    stored: Vec<u64>,
     pub(crate) ids: Vec<RowId>,
 }
 
 impl<'a> Picked<'a> {
     /// The rows of the batch in its order.
     pub(crate) fn new(batch: &'a PlannedBatch) -> Self {
+        let rows = batch
+            .picks
+            .iter()
+            .map(|pick| pick.rows.end - pick.rows.start)
+            .sum::<u64>() as usize;
+        // The batch says which picked row each of its rows is; what is wanted is where each picked row goes.
+        let mut outs = vec![0; rows];
+        batch
+            .permutation
+            .each(rows as u64, |out, row| outs[row as usize] = out as u32);
+        let mut outs = outs.into_iter();
         let mut windows: Vec<&Window> = Vec::new();
-        let mut rows = Vec::new();
-        let mut ids = Vec::new();
+        let mut segments = Vec::new();
+        let mut taken = Vec::with_capacity(rows);
+        let mut stored_of = vec![0; rows];
+        let mut ids = vec![RowId::default(); rows];
         for pick in &batch.picks {
             let window = &*pick.window;
             if windows.last().is_none_or(|last| !std::ptr::eq(*last, window)) {
                 windows.push(window);
+                segments = segments_of(window);
             }
             let (order, stretch) = (&window.pass.order, &batch.stretches[pick.stretch]);
+            let table = window.decoded.get().map_or(&[][..], |decoded| &decoded.stored);
             for q in pick.rows.clone() {
-                let stored = window.permutation.get(q - window.rows.start);
-                rows.push((windows.len() as u32 - 1, stored));
-                let number = stretch.number(q * order.lanes() + window.lane);
-                ids.push(row_id(window, stored, batch.epoch, number, stretch.layer > 0));
+                let at = q - window.rows.start;
+                let stored = match table.get(at as usize) {
+                    Some(stored) => u64::from(*stored),
+                    None => window.permutation.get(at),
+                };
+                let out = outs.next().unwrap_or_default();
+                taken.push(Taken {
+                    window: windows.len() as u32 - 1,
+                    at: at as u32,
+                    out,
+                });
+                stored_of[out as usize] = stored;
+                let identity = RowId {
+                    epoch: batch.epoch,
+                    sample: stretch.number(q * order.lanes() + window.lane),
+                    padded: stretch.layer > 0,
+                    ..RowId::default()
+                };
+                ids[out as usize] = row_id(window, &segments, stored, identity);
             }
         }
-        let permuted = |i: usize| batch.permutation.get(i as u64) as usize;
         Self {
-            rows: (0..rows.len()).map(|i| rows[permuted(i)]).collect(),
-            ids: (0..ids.len()).map(|i| ids[permuted(i)]).collect(),
             windows,
+            taken,
+            stored: stored_of,
+            ids,
         }
     }
 
     /// Rows of the window that a row is from.
     pub(crate) fn window_len(&self, row: usize) -> u64 {
-        let window = &self.windows[self.rows[row].0 as usize].rows;
-        window.end - window.start
+        self.window_of(row)
+            .map_or(0, |window| window.rows.end - window.rows.start)
+    }
+
+    fn window_of(&self, row: usize) -> Option<&'a Window> {
+        let taken = self.taken.iter().find(|taken| taken.out as usize == row)?;
+        Some(self.windows[taken.window as usize])
     }
 
     /// Puts the next row of its window in a row's place, around the window's end.
     pub(crate) fn substitute(&mut self, row: usize) {
-        let (place, stored) = &mut self.rows[row];
-        let window = self.windows[*place as usize];
-        *stored = (*stored + 1) % (window.rows.end - window.rows.start);
-        let RowId {
-            epoch, sample, padded, ..
-        } = self.ids[row];
-        self.ids[row] = row_id(window, *stored, epoch, sample, padded);
+        let Some(taken) = self.taken.iter_mut().find(|taken| taken.out as usize == row) else {
+            return;
+        };
+        let window = self.windows[taken.window as usize];
+        let stored = (self.stored[row] + 1) % (window.rows.end - window.rows.start);
+        taken.at = window.permutation.inverse(stored) as u32;
+        self.stored[row] = stored;
+        self.ids[row] = row_id(window, &segments_of(window), stored, self.ids[row]);
     }
 
     /// The rows of the batch that come from a dataset of the plan.
     pub(crate) fn rows_of(&self, source: usize) -> Vec<usize> {
-        let own = |row: &usize| self.windows[self.rows[*row].0 as usize].pass.source == source;
-        (0..self.rows.len()).filter(own).collect()
+        let mut rows: Vec<_> = self.taken_of(source).map(|taken| taken.out as usize).collect();
+        rows.sort_unstable();
+        rows
     }
 
-    /// These rows, all of one dataset, in columns of `schema`.
-    pub(crate) fn gather(&self, rows: &[usize], schema: &Schema) -> Result<RecordBatch> {
-        if rows.is_empty() {
-            return Ok(RecordBatch::new_empty(squall_schema::arrow::schema_to_arrow(schema)?));
-        }
-        let mut chunks: Vec<&RecordBatch> = Vec::new();
-        let mut bases: Vec<Option<(usize, &Chunks)>> = vec![None; self.windows.len()];
-        let mut places = Vec::with_capacity(rows.len());
-        for row in rows {
-            let (window, stored) = self.rows[*row];
-            let base = &mut bases[window as usize];
-            let (base, decoded) = match base {
-                Some(base) => *base,
-                None => {
-                    let decoded = self.windows[window as usize].decoded.get();
-                    let decoded =
-                        decoded.ok_or_else(|| Error::internal("a window is gathered before it is decoded"))?;
-                    chunks.extend(&decoded.batches);
-                    *base.insert((chunks.len() - decoded.batches.len(), decoded))
-                }
-            };
-            let (chunk, place) = decoded.locate(stored);
-            places.push((base + chunk, place));
-        }
-        interleave_batches(schema, &chunks, &places)
+    fn taken_of(&self, source: usize) -> impl Iterator<Item = &Taken> {
+        let own = move |taken: &&Taken| self.windows[taken.window as usize].pass.source == source;
+        self.taken.iter().filter(own)
     }
+
+    /// The rows of the batch that come from a dataset, cells decoded. `rows` are [`Picked::rows_of`] it. An error names the row
+    /// of these.
+    pub(crate) fn gather(
+        &self,
+        place: usize,
+        rows: &[usize],
+        source: &Source,
+        counters: &Counters,
+    ) -> Result<RecordBatch> {
+        let (gathering, schema) = (&*source.gathering, &*source.decoded);
+        if rows.is_empty() {
+            return Ok(RecordBatch::new_empty(schema_to_arrow(schema)?));
+        }
+        let mut taken: Vec<_> = self.taken_of(place).copied().collect();
+        if taken.len() < self.taken.len() {
+            for row in &mut taken {
+                row.out = rows.partition_point(|own| *own < row.out as usize) as u32;
+            }
+        }
+        let undecoded = || Error::internal("a window is gathered before it is decoded");
+        let decoded: Vec<_> = self.windows.iter().map(|window| window.decoded.get()).collect();
+        let blocks: Vec<_> = decoded
+            .iter()
+            .map(|decoded| decoded.map_or(&[][..], |decoded| &decoded.block))
+            .collect();
+        if taken.iter().any(|row| decoded[row.window as usize].is_none()) {
+            return Err(undecoded());
+        }
+        let beside = match gathering.layout.beside() {
+            columns if columns.is_empty() => None,
+            columns => Some(Beside::new(columns, &decoded, &taken, |row| self.stored[rows[row]])),
+        };
+        let layout = &gathering.layout;
+        let column = |place: usize| match (layout.has(place), &beside) {
+            (true, _) => layout.column(place, &taken, &blocks),
+            (false, Some(beside)) => beside.column(place),
+            (false, None) => Err(Error::internal("a column is nowhere")),
+        };
+        let is_cell = |field: &Field| !matches!(field.codec, None | Some(Codec::SparkVector));
+        let output = |(output, field): (&Output, &Field)| {
+            let at = |error: Error| error.at("column", &field.name);
+            match output {
+                Output::Column(place) if field.codec.is_none() => column(*place).map_err(at),
+                Output::Column(place) if !is_cell(field) => {
+                    decode_column(&column(*place)?, field).map_err(cells::in_batch)
+                }
+                Output::Column(place) => match &beside {
+                    Some(beside) => cells::decode(&beside.cells(*place)?, field),
+                    None => Err(Error::internal("a cell has a fixed width")),
+                },
+                Output::Packed(places) => {
+                    let bytes = if places.iter().all(|place| layout.has(*place)) {
+                        layout.packed(places, &taken, &blocks)
+                    } else {
+                        let columns = places.iter().map(|place| column(*place)).collect::<Result<Vec<_>>>()?;
+                        packed_values(&columns.iter().collect::<Vec<_>>())
+                    };
+                    tensor_column(bytes.map_err(at)?, rows.len(), field)
+                }
+            }
+        };
+        let mut columns = vec![None; schema.fields().len()];
+        for (part, cells) in [(Work::Gather, false), (Work::Cells, true)] {
+            counters.time(part, || {
+                let outputs = gathering.outputs.iter().zip(schema.fields()).zip(&mut columns);
+                for ((own, field), column) in outputs.filter(|((_, field), _)| is_cell(field) == cells) {
+                    *column = Some(output((own, field))?);
+                }
+                Ok::<_, Error>(())
+            })?;
+        }
+        record_batch(schema, columns.into_iter().flatten().collect(), rows.len())
+    }
+}
+
+/// The columns that are not laid out in rows, and where the rows of a batch are in them.
+struct Beside<'a> {
+    /// Which columns they are.
+    columns: Vec<usize>,
+    batches: Vec<&'a RecordBatch>,
+    /// For each row of the batch its batch of columns and its place there.
+    places: Vec<(usize, usize)>,
+}
+
+impl<'a> Beside<'a> {
+    fn new(
+        columns: Vec<usize>,
+        decoded: &[Option<&'a Decoded>],
+        taken: &[Taken],
+        stored: impl Fn(usize) -> u64,
+    ) -> Self {
+        let mut bases = Vec::with_capacity(decoded.len());
+        let mut batches: Vec<&RecordBatch> = Vec::new();
+        for decoded in decoded {
+            bases.push(batches.len());
+            batches.extend(decoded.iter().flat_map(|decoded| &decoded.beside));
+        }
+        let mut places = vec![(0, 0); taken.len()];
+        for row in taken {
+            let window = row.window as usize;
+            if let Some(decoded) = decoded[window] {
+                let (batch, place) = decoded.locate(stored(row.out as usize));
+                places[row.out as usize] = (bases[window] + batch, place);
+            }
+        }
+        Self {
+            columns,
+            batches,
+            places,
+        }
+    }
+
+    fn arrays(&self, column: usize) -> Result<impl Iterator<Item = &'a ArrayRef>> {
+        let place = self.columns.iter().position(|own| *own == column);
+        let place = place.ok_or_else(|| Error::internal("a column is not beside the rows"))?;
+        Ok(self.batches.iter().map(move |batch| batch.column(place)))
+    }
+
+    fn column(&self, column: usize) -> Result<ArrayRef> {
+        let arrays: Vec<_> = self.arrays(column)?.map(|array| array.as_ref()).collect();
+        let failed = |error| Error::internal("cannot mix rows").with_source(error);
+        if let Some(parts) = runs(&self.places) {
+            // Rows that are not shuffled: nothing is copied where they lie in one batch.
+            let parts: Vec<_> = parts
+                .iter()
+                .map(|(batch, rows)| arrays[*batch].slice(rows.start, rows.len()))
+                .collect();
+            return match &parts[..] {
+                [whole] => Ok(whole.clone()),
+                parts => concat(&parts.iter().map(|part| part.as_ref()).collect::<Vec<_>>()).map_err(failed),
+            };
+        }
+        interleave(&arrays, &self.places).map_err(failed)
+    }
+
+    /// The encoded cells of a column, where they lie.
+    fn cells(&self, column: usize) -> Result<Vec<Option<&'a [u8]>>> {
+        let arrays: Vec<_> = self.arrays(column)?.collect();
+        let cell = |(batch, row): &(usize, usize)| {
+            let array = arrays[*batch];
+            if array.is_null(*row) {
+                return Ok(None);
+            }
+            match array.data_type() {
+                DataType::BinaryView => Ok(Some(array.as_binary_view().value(*row))),
+                DataType::Binary => Ok(Some(array.as_binary::<i32>().value(*row))),
+                other => Err(Error::internal(format!("a cell of {other}"))),
+            }
+        };
+        self.places.iter().map(cell).collect()
+    }
+}
+
+/// The places as a few runs of rows that follow one another, if they are that.
+fn runs(places: &[(usize, usize)]) -> Option<Vec<(usize, Range<usize>)>> {
+    /// More are mixed row by row.
+    const MOST: usize = 8;
+    let mut runs: Vec<(usize, Range<usize>)> = Vec::new();
+    for (batch, row) in places {
+        let n = runs.len();
+        match runs.last_mut() {
+            Some((last, rows)) if last == batch && rows.end == *row => rows.end += 1,
+            _ if n == MOST => return None,
+            _ => runs.push((*batch, *row..*row + 1)),
+        }
+    }
+    Some(runs)
+}
+
+/// A tensor column from the values of its rows, a byte for each boolean.
+fn tensor_column(bytes: arrow_buffer::Buffer, rows: usize, field: &Field) -> Result<ArrayRef> {
+    let arrow = field_to_arrow(field)?;
+    let is_bool =
+        matches!(arrow.data_type(), DataType::FixedSizeList(item, _) if *item.data_type() == DataType::Boolean);
+    let values = match is_bool {
+        true => BooleanBuffer::collect_bool(bytes.len(), |i| bytes[i] != 0).into_inner(),
+        false => bytes,
+    };
+    array_of(arrow.data_type(), rows, values, None)
 }
 
 /// The rows at these places, batch and row, of batches with the columns of `schema`.
@@ -158,17 +478,28 @@ pub(crate) fn interleave_batches(
     record_batch(schema, columns, places.len())
 }
 
+/// The pieces that a window has rows of: for each the first row of the window, in stored order, and its segment.
+fn segments_of(window: &Window) -> Vec<(u64, Segment)> {
+    let mut segments = Vec::with_capacity(2);
+    let mut at = window.rows.start;
+    while at < window.rows.end {
+        let segment = window.pass.order.segment_at(window.lane, at);
+        let next = at + (segment.rows.end - segment.rows.start);
+        segments.push((at - window.rows.start, segment));
+        at = next;
+    }
+    segments
+}
+
 /// What the row of a window is that stands in this place in stored order.
-fn row_id(window: &Window, stored: u64, epoch: u64, sample: u64, padded: bool) -> RowId {
-    let pass = &window.pass;
-    let (piece, n) = pass.order.locate_unshuffled(window.lane, window.rows.start + stored);
-    let piece = &pass.selection.pieces()[piece as usize];
+fn row_id(window: &Window, segments: &[(u64, Segment)], stored: u64, identity: RowId) -> RowId {
+    let segment = segments.partition_point(|(first, _)| *first <= stored) - 1;
+    let (first, segment) = &segments[segment];
+    let piece = &window.pass.selection.pieces()[segment.piece as usize];
     RowId {
-        epoch,
-        sample,
-        dataset: pass.source as u32,
+        dataset: window.pass.source as u32,
         piece: piece.piece,
-        row: piece.rows.nth(n),
-        padded,
+        row: piece.rows.nth(segment.rows.start + (stored - first)),
+        ..identity
     }
 }

@@ -58,12 +58,17 @@ mod plan;
 mod horizon;
 
 mod expand;
+
+mod block;
+mod pack;
+
 mod gather;
 
 mod cells;
 mod transform;
 
 mod bad_rows;
+mod metrics;
 mod work;
 
 mod pipeline;
@@ -77,6 +82,7 @@ mod epochs;
 mod forecast;
 mod map;
 mod reader;
+mod stream;
 mod verify;
 
 /// Expressions of DataFusion's, for where-clauses that are made by a program.
@@ -88,7 +94,7 @@ pub mod expr {
     pub use datafusion_expr::{Expr, ident as col, in_list, lit, not};
 }
 
-pub use squall_dataset::cache::{CacheMetrics, CacheOptions};
+pub use squall_dataset::cache::{CacheOptions, RangeCacheMetrics};
 
 pub use bad_rows::{BadRow, BadRows, OnBadRow};
 pub use builder::{ReaderBuilder, make_batch_reader, make_dataset, make_mixed_reader, make_reader};
@@ -96,6 +102,12 @@ pub use epochs::{Epoch, Epochs};
 pub use forecast::{Coverage, DeliveryMap, Forecast, ForecastOptions, MapSize, Memory, Quality, RankForecast};
 pub use ledger::{Ledger, LedgerEntry, LedgerWriter};
 pub use map::{DEFAULT_CACHE_BYTES, MapDataset, MapStats};
+pub use metrics::{
+    BuildTimes, CacheMetrics, CpuMetrics, LoaderStage, LoaderTimes, MemoryMetrics, Meter, Metrics, QueueDepths, Stage,
+    StageTimes, StorageMetrics, Unready,
+};
+#[cfg(feature = "prometheus")]
+pub use metrics::{MetricsServer, serve_metrics};
 pub use mix::{BLOCK as MIX_BLOCK, Ending, Mix};
 pub use ngram::{NGram, Threshold};
 pub use options::{DEFAULT_BATCH_SIZE, Partition};
@@ -113,5 +125,6 @@ pub use share::{Remainder, Share};
 pub use source::DEFAULT_LANES;
 pub use split::Split;
 pub use state::ReaderState;
+pub use stream::ReaderStream;
 pub use transform::TransformSpec;
 pub use verify::{LedgerMismatch, LedgerReport, LedgerRow, verify_ledger};

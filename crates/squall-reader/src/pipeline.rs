@@ -20,10 +20,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{self, Poll};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Select, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded, unbounded};
+use futures::task::AtomicWaker;
 use squall_dataset::Piece;
 use squall_schema::{Error, Result, panic_text};
 use tokio::runtime::Handle;
@@ -31,6 +32,7 @@ use tokio::task::JoinSet;
 
 use crate::fetch::{Wanted, fetch};
 use crate::gather::{Pick, Window};
+use crate::metrics::{Counters, Doing};
 use crate::order::Segment;
 use crate::plan::{Pass, PlannedBatch, ReadPlan, Schedule};
 use crate::row_set::RowSet;
@@ -44,17 +46,18 @@ pub(crate) const PLAN_AHEAD: usize = 32;
 pub(crate) struct Pipeline {
     /// `None` once it is dropped.
     batches: Option<Receiver<Result<Delivered>>>,
+    /// Of the task that waits for a batch, where the caller is asynchronous.
+    waker: Arc<AtomicWaker>,
     events: Sender<Event>,
     driver: Option<JoinHandle<()>>,
 }
 
 impl Pipeline {
-    /// Adds to `fetched` the bytes that it fetches.
-    pub(crate) fn start(plan: Arc<ReadPlan>, io: Handle, fetched: Arc<AtomicU64>) -> Result<Self> {
+    pub(crate) fn start(plan: Arc<ReadPlan>, io: Handle, counters: Arc<Counters>) -> Result<Self> {
         let (batches_in, batches) = bounded(1);
         let (events_in, events) = unbounded();
         let (jobs, work) = unbounded();
-        let context = Arc::new(Context::new(plan.clone(), fetched));
+        let context = Arc::new(Context::new(plan.clone(), counters.clone()));
         let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
             let spawned = std::thread::Builder::new().name(name).spawn(run);
             spawned.map_err(|error| Error::internal("cannot start a thread").with_source(error))
@@ -63,6 +66,7 @@ impl Pipeline {
         for i in 0..plan.workers {
             let (work, events, context) = (work.clone(), events_in.clone(), context.clone());
             let run = move || {
+                let _counted = context.counters.on_thread();
                 for job in work {
                     if events.send(context.work(job)).is_err() {
                         break;
@@ -72,6 +76,7 @@ impl Pipeline {
             workers.push(spawn(format!("squall-worker-{i}"), Box::new(run))?);
         }
         let n_sources = plan.sources.len();
+        let waker = Arc::new(AtomicWaker::new());
         let driver = Driver {
             schedule: Some(Schedule::new(plan)),
             context,
@@ -80,6 +85,8 @@ impl Pipeline {
             windows_ahead: 0,
             newest: vec![0; n_sources],
             in_work: 0,
+            n_jobs: 0,
+            n_fetches: 0,
             done: BTreeMap::new(),
             n_started: 0,
             n_delivered: 0,
@@ -87,10 +94,13 @@ impl Pipeline {
             events,
             events_in: events_in.clone(),
             batches: batches_in,
+            waker: waker.clone(),
             fetches: JoinSet::new(),
             io,
         };
+        let woken = waker.clone();
         let run = move || {
+            let _counted = counters.on_thread();
             let batches = driver.batches.clone();
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| driver.run())) {
                 // An end without an error would look like the end of the data. The caller may be gone.
@@ -99,6 +109,10 @@ impl Pipeline {
                     panic_text(&*panic)
                 ))));
             }
+            counters.drive(None);
+            // The end is there to be seen before somebody is woken to see it.
+            drop(batches);
+            woken.wake();
             for worker in workers {
                 // A worker catches the panics of its jobs and has none of its own.
                 let _ = worker.join();
@@ -106,6 +120,7 @@ impl Pipeline {
         };
         Ok(Self {
             batches: Some(batches),
+            waker,
             events: events_in,
             driver: Some(spawn("squall-driver".into(), Box::new(run))?),
         })
@@ -114,6 +129,23 @@ impl Pipeline {
     /// The next batch; waits for it.
     pub(crate) fn next(&mut self) -> Option<Result<Delivered>> {
         self.batches.as_ref()?.recv().ok()
+    }
+
+    /// The next batch, if it is here; the task is woken when it is.
+    pub(crate) fn poll_next(&mut self, task: &task::Context<'_>) -> Poll<Option<Result<Delivered>>> {
+        let Some(batches) = &self.batches else {
+            return Poll::Ready(None);
+        };
+        // A batch that comes between a look and the registration wakes nobody: look again behind it.
+        for registered in [false, true] {
+            match batches.try_recv() {
+                Ok(batch) => return Poll::Ready(Some(batch)),
+                Err(TryRecvError::Disconnected) => return Poll::Ready(None),
+                Err(TryRecvError::Empty) if registered => {}
+                Err(TryRecvError::Empty) => self.waker.register(task.waker()),
+            }
+        }
+        Poll::Pending
     }
 }
 
@@ -162,6 +194,10 @@ struct Driver {
     /// For each dataset the newest pass; lanes of older ones get no more windows.
     newest: Vec<u64>,
     in_work: usize,
+    /// Jobs that workers have, or will take next.
+    n_jobs: u64,
+    /// Fetches that are not here yet.
+    n_fetches: u64,
     /// Batches that wait for their turn.
     done: BTreeMap<u64, Result<Delivered>>,
     n_started: u64,
@@ -170,6 +206,7 @@ struct Driver {
     events: Receiver<Event>,
     events_in: Sender<Event>,
     batches: Sender<Result<Delivered>>,
+    waker: Arc<AtomicWaker>,
     fetches: JoinSet<()>,
     io: Handle,
 }
@@ -183,6 +220,7 @@ impl Driver {
             if finished && self.done.is_empty() {
                 return;
             }
+            self.context.counters.drive(Some(self.doing()));
             let Some(next) = self.done.remove(&self.n_delivered) else {
                 match self.events.recv() {
                     Ok(Event::Stop) | Err(_) => return,
@@ -199,6 +237,7 @@ impl Driver {
                 if ready.send(&self.batches, next).is_err() || failed {
                     return;
                 }
+                self.waker.wake();
                 self.n_delivered += 1;
             } else {
                 self.done.insert(self.n_delivered, next);
@@ -207,6 +246,17 @@ impl Driver {
                     Ok(event) => self.take(event),
                 }
             }
+        }
+    }
+
+    fn doing(&self) -> Doing {
+        Doing {
+            workers: self.context.plan.workers as u64,
+            jobs: self.n_jobs,
+            fetches: self.n_fetches,
+            all_planned: self.schedule.is_none(),
+            ready: (self.done.len() + self.batches.len()) as u64,
+            full: self.n_started - self.n_delivered >= self.context.plan.prefetch as u64,
         }
     }
 
@@ -282,6 +332,8 @@ impl Driver {
             });
             let stored = selected.rows.runs(&rows);
             let (context, events, start) = (self.context.clone(), self.events_in.clone(), at);
+            let mut counted = context.counters.fetch();
+            self.n_fetches += 1;
             let task = async move {
                 let source = &context.plan.sources[place];
                 let wanted = Wanted {
@@ -293,11 +345,11 @@ impl Driver {
                 };
                 // The semaphore is never closed; a permit is held during the request only.
                 let _permit = context.fetches.acquire().await;
+                counted.begin();
                 let result = fetch(wanted).await;
+                drop(counted);
                 if let Ok(fetched) = &result {
-                    context
-                        .fetched
-                        .fetch_add(fetched.bytes.held() as u64, Ordering::Relaxed);
+                    context.counters.fetched(fetched.bytes.held() as u64);
                 }
                 // The driver may have stopped.
                 let _ = events.send(Event::Fetched {
@@ -352,6 +404,7 @@ impl Driver {
         while lane.runs.front().is_some_and(|run| run.rows.end <= window.rows.end) {
             lane.runs.pop_front();
         }
+        self.n_jobs += 1;
         let _ = self.jobs.send(Job::Decode {
             lane: key,
             window,
@@ -382,6 +435,7 @@ impl Driver {
             let Some((_, batch)) = self.planned.pop_front() else {
                 return;
             };
+            self.n_jobs += 1;
             let _ = self.jobs.send(Job::Build {
                 seq: self.n_started,
                 batch,
@@ -401,6 +455,11 @@ impl Driver {
     }
 
     fn take(&mut self, event: Event) {
+        match &event {
+            Event::Fetched { .. } => self.n_fetches -= 1,
+            Event::Decoded { .. } | Event::Built { .. } => self.n_jobs -= 1,
+            Event::Stop => {}
+        }
         match event {
             Event::Fetched {
                 lane: key,

@@ -103,6 +103,15 @@ impl Permutation {
         }
     }
 
+    /// Calls `f` with each of `0..n` in order and where it goes. Several times as fast as asking for each.
+    pub(crate) fn each(&self, n: u64, mut f: impl FnMut(u64, u64)) {
+        match self {
+            Self::Identity => (0..n).for_each(|i| f(i, i)),
+            Self::Table(table) => (0..n).zip(table).for_each(|(i, image)| f(i, u64::from(*image))),
+            Self::Feistel(feistel) => feistel.each(n, f),
+        }
+    }
+
     /// What goes to `image`. Takes as long as [`Permutation::get`], and a search where there is a table.
     pub(crate) fn inverse(&self, image: u64) -> u64 {
         match self {
@@ -140,6 +149,35 @@ impl Feistel {
         self.walk(i, self.keys.iter().enumerate())
     }
 
+    /// The rounds of one value wait for each other; those of several do not.
+    fn each(&self, n: u64, mut f: impl FnMut(u64, u64)) {
+        const AT_ONCE: usize = 8;
+        let mut i = 0;
+        while i + AT_ONCE as u64 <= n {
+            let mut low: [u64; AT_ONCE] = std::array::from_fn(|k| (i + k as u64) & self.low_mask);
+            let mut high: [u64; AT_ONCE] = std::array::from_fn(|k| (i + k as u64) >> self.low_bits);
+            for (round, key) in self.keys.iter().enumerate() {
+                for (low, high) in low.iter_mut().zip(&mut high) {
+                    self.round(round, *key, low, high);
+                }
+            }
+            for k in 0..AT_ONCE {
+                let image = (high[k] << self.low_bits) | low[k];
+                f(i + k as u64, if image < self.n { image } else { self.get(image) });
+            }
+            i += AT_ONCE as u64;
+        }
+        (i..n).for_each(|i| f(i, self.get(i)));
+    }
+
+    fn round(&self, round: usize, key: u64, low: &mut u64, high: &mut u64) {
+        if round.is_multiple_of(2) {
+            *high ^= mix(*low ^ key) & self.high_mask;
+        } else {
+            *low ^= mix(*high ^ key) & self.low_mask;
+        }
+    }
+
     /// The half rounds are their own inverses: undone in the other direction.
     fn inverse(&self, image: u64) -> u64 {
         self.walk(image, self.keys.iter().enumerate().rev())
@@ -150,11 +188,7 @@ impl Feistel {
         loop {
             let (mut low, mut high) = (x & self.low_mask, x >> self.low_bits);
             for (round, key) in rounds.clone() {
-                if round % 2 == 0 {
-                    high ^= mix(low ^ key) & self.high_mask;
-                } else {
-                    low ^= mix(high ^ key) & self.low_mask;
-                }
+                self.round(round, *key, &mut low, &mut high);
             }
             x = (high << self.low_bits) | low;
             if x < self.n {
@@ -177,8 +211,11 @@ mod tests {
 
     fn assert_permutes(n: u64, permutation: &Permutation) {
         let mut seen = vec![false; n as usize];
+        let mut each = Vec::new();
+        permutation.each(n, |i, image| each.push((i, image)));
         for i in 0..n {
             let image = permutation.get(i) as usize;
+            assert_eq!(each[i as usize], (i, image as u64));
             if i % (1 + n / 64) == 0 {
                 assert_eq!(permutation.inverse(image as u64), i);
             }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 
 use arrow_array::RecordBatch;
 use squall_dataset::Dataset;
@@ -14,12 +14,14 @@ use crate::epochs::Epochs;
 use crate::horizon::Horizon;
 use crate::io::Io;
 use crate::ledger::{LedgerEntry, LedgerWriter};
+use crate::metrics::{About, CacheMetrics, Counters, Meter, Metrics};
 use crate::pipeline::Pipeline;
 use crate::plan::ReadPlan;
 use crate::questions::{Delivery, EpochPlan, SampleOrigin};
 use crate::report::SelectionReport;
 use crate::share::{Remainder, Share};
 use crate::state::{OrderIdentity, ReaderState};
+use crate::stream::ReaderStream;
 use crate::transform::row_at;
 use crate::work::Delivered;
 
@@ -71,7 +73,7 @@ struct Core {
     /// Of the plan: every state has it, and digests all of its datasets.
     identity: OrderIdentity,
     io: Arc<Io>,
-    fetched: Arc<AtomicU64>,
+    counters: Arc<Counters>,
     /// The epoch and sample that come next.
     position: (u64, u64),
     /// Where it began, or was moved to.
@@ -94,6 +96,16 @@ impl Core {
             ledger,
             neighbours,
         } = opened;
+        let counters = Arc::new(Counters::new(about(&plan), io.threads()));
+        let mut caches: Vec<_> = plan
+            .sources
+            .iter()
+            .filter_map(|source| source.dataset.store().cache().cloned())
+            .collect();
+        caches.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        if !caches.is_empty() {
+            counters.probe(Box::new(move |metrics| metrics.cache = Some(CacheMetrics::of(&caches))));
+        }
         Self {
             pipeline: None,
             position: plan.start,
@@ -101,10 +113,10 @@ impl Core {
             last_epoch: None,
             bad_rows: BadRows::new(plan.on_bad_row),
             identity: plan.identity(),
+            counters,
             plan: Arc::new(plan),
             io,
             ledger,
-            fetched: Arc::default(),
             neighbours,
             horizon: None,
             ended: false,
@@ -154,9 +166,31 @@ impl Core {
     }
 
     fn next(&mut self) -> Option<Result<SampleBatch>> {
-        if self.ended {
-            return None;
+        if let Err(error) = self.start() {
+            return self.end(Some(Err(error)));
         }
+        let next = self.pipeline.as_mut()?.next();
+        self.take(next)
+    }
+
+    /// The next batch, if it is here; the task is woken when it is. Nothing is lost where nobody polls again.
+    fn poll_next(&mut self, task: &Context<'_>) -> Poll<Option<Result<SampleBatch>>> {
+        if let Err(error) = self.start() {
+            return Poll::Ready(self.end(Some(Err(error))));
+        }
+        let Some(pipeline) = &mut self.pipeline else {
+            return Poll::Ready(None);
+        };
+        let next = ready!(pipeline.poll_next(task));
+        Poll::Ready(self.take(next))
+    }
+
+    /// Starts the pipeline where there is none, unless the reader has ended.
+    fn start(&mut self) -> Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        self.counters.ask();
         if self.pipeline.is_none() {
             let plan = ReadPlan {
                 start: self.position,
@@ -164,12 +198,15 @@ impl Core {
             };
             let plan = Arc::new(plan);
             self.horizon = self.foresee(&plan);
-            match Pipeline::start(plan, self.io.handle(), self.fetched.clone()) {
-                Ok(pipeline) => self.pipeline = Some(pipeline),
-                Err(error) => return self.end(Some(Err(error))),
-            }
+            let pipeline = Pipeline::start(plan, self.io.handle(), self.counters.clone())?;
+            self.pipeline = Some(pipeline);
         }
-        match self.pipeline.as_mut().and_then(Pipeline::next) {
+        Ok(())
+    }
+
+    /// Hands out what the pipeline gave.
+    fn take(&mut self, next: Option<Result<Delivered>>) -> Option<Result<SampleBatch>> {
+        match next {
             Some(Ok(Delivered {
                 epoch,
                 step,
@@ -202,6 +239,7 @@ impl Core {
                     horizon.pass(after);
                 }
                 self.last_epoch = Some(batch.epoch);
+                self.counters.take(batch.ids.len() as u64, batch.bad_rows.len() as u64);
                 Some(Ok(batch))
             }
             last => self.end(last.map(|error| error.map(|_| unreachable!("a batch is matched above")))),
@@ -225,6 +263,7 @@ impl Core {
     fn end(&mut self, last: Option<Result<SampleBatch>>) -> Option<Result<SampleBatch>> {
         self.ended = true;
         self.pipeline = None;
+        self.counters.end();
         last
     }
 
@@ -249,6 +288,22 @@ impl Core {
         }
         self.plan = Arc::new(plan);
         Ok(self)
+    }
+}
+
+/// Which reader it is, for its metrics.
+fn about(plan: &ReadPlan) -> About {
+    let (rank, world_size) = plan.shard.unwrap_or((plan.share.rank, plan.share.world_size));
+    let urls: Vec<_> = plan
+        .sources
+        .iter()
+        .map(|source| source.dataset.url().to_string())
+        .collect();
+    About {
+        dataset: urls.join(","),
+        rank,
+        world_size,
+        workers: plan.workers,
     }
 }
 
@@ -353,7 +408,17 @@ macro_rules! facts {
             /// Bytes of files that were fetched for batches so far, what is read ahead included; those of footers and of where-clauses
             /// are not counted.
             pub fn bytes_fetched(&self) -> u64 {
-                self.core.fetched.load(Ordering::Relaxed)
+                self.core.counters.bytes_fetched()
+            }
+
+            /// What was done so far, and which stage limits.
+            pub fn metrics(&self) -> Metrics {
+                self.core.counters.metrics()
+            }
+
+            /// The same from elsewhere, while the reader is in use: for a thread that logs, say.
+            pub fn meter(&self) -> Meter {
+                Meter::new(self.core.counters.clone())
             }
 
             /// How many epochs are read; `None` is without end.
@@ -403,6 +468,29 @@ impl Reader {
 
     fn forget(&mut self) {
         self.batch = None;
+    }
+
+    /// The reader as a stream, for an asynchronous caller: no thread of his is blocked while a row is not here.
+    pub fn into_stream(self) -> ReaderStream<Self> {
+        ReaderStream::new(self)
+    }
+
+    pub(crate) fn poll_next(&mut self, task: &Context<'_>) -> Poll<Option<Result<Row>>> {
+        loop {
+            if let Some(row) = self.next_of_batch() {
+                return Poll::Ready(Some(row));
+            }
+            match ready!(self.core.poll_next(task)) {
+                Some(Ok(batch)) => self.batch = Some((batch, 0)),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        let rows_left = matches!(&self.batch, Some((batch, next)) if *next < batch.ids.len());
+        self.core.ended && !rows_left
     }
 
     /// The next row of the batch that is given now.
@@ -477,6 +565,19 @@ impl BatchReader {
     /// The next batch with epoch, step and the identity of each row.
     pub fn next_samples(&mut self) -> Option<Result<SampleBatch>> {
         self.core.next()
+    }
+
+    /// The reader as a stream, for an asynchronous caller: no thread of his is blocked while a batch is not here.
+    pub fn into_stream(self) -> ReaderStream<Self> {
+        ReaderStream::new(self)
+    }
+
+    pub(crate) fn poll_next(&mut self, task: &Context<'_>) -> Poll<Option<Result<SampleBatch>>> {
+        self.core.poll_next(task)
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.core.ended
     }
 
     /// Where the reader stands: behind the last batch that it gave.

@@ -94,7 +94,7 @@ impl Scan {
                 while left > 0 {
                     let now = left.min(DECODE_ROWS);
                     let mut batches = Vec::new();
-                    decoder.take(now, &mut batches)?;
+                    decoder.take_all(now, &mut batches)?;
                     batches.into_iter().try_for_each(|batch| fold.1(&mut state, batch))?;
                     left -= now;
                 }

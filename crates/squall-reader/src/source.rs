@@ -11,10 +11,12 @@ use squall_schema::{Error, Result, RowId, Schema};
 use crate::columns::Columns;
 use crate::expand::SampleColumns;
 use crate::fetch::Footers;
+use crate::gather::Gathering;
 use crate::io::Io;
 use crate::narrow::RowOptions;
 use crate::ngram::{Layout, NGram};
 use crate::order::{Order, OrderOptions, Shuffle};
+use crate::pack::pack;
 use crate::report::SelectionReport;
 use crate::sampler::{Draws, Sampler};
 use crate::scan::Scan;
@@ -62,7 +64,9 @@ pub(crate) struct Source {
     pub(crate) columns: Arc<Columns>,
     /// How samples are made of them.
     pub(crate) samples: SampleColumns,
-    /// The columns of samples, decoded.
+    /// How batches are made of samples.
+    pub(crate) gathering: Arc<Gathering>,
+    /// The columns of batches, decoded.
     pub(crate) decoded: Arc<Schema>,
     pub(crate) transform: TransformSpec,
     /// Where samples are windows of rows.
@@ -147,23 +151,30 @@ impl SourceOptions {
             options = options.with_cache(RangeCache::open(cache)?);
         }
         let dataset = Arc::new(io.wait(async move { Dataset::open_with(&url, &options).await })?);
-        let mut decoded = self.view.schema(&dataset)?;
+        let mut selected = self.view.schema(&dataset)?;
+        let (mut decoded, outputs) = pack(&selected, &self.view.packs)?;
         let mut schema = self.transform.schema(&decoded)?;
         let transformed = self.transform.is_given();
         let span = self.ngram.as_ref().map_or(Ok(1), NGram::span)?;
         let layout = match &self.ngram {
+            Some(_) if !self.view.packs.is_empty() => {
+                return Err(Error::unsupported(
+                    "the columns of an n-gram cannot be packed: it has each of them once for each of its rows",
+                ));
+            }
             Some(ngram) => {
                 if !transformed {
                     let named = ngram.layout(&decoded, &schema, false)?;
                     decoded = named.fields_of(&decoded)?;
                     schema = decoded.clone();
+                    selected = decoded.clone();
                 }
                 Some(ngram.layout(&decoded, &schema, transformed)?)
             }
             None => None,
         };
         squall_schema::arrow::schema_to_arrow(&schema)?;
-        let columns = Columns::new(&dataset, decoded.stored())?;
+        let columns = Columns::new(&dataset, selected.stored())?;
         let footers = Arc::new(Footers::new(&dataset));
         let scan = Scan {
             dataset: dataset.clone(),
@@ -206,14 +217,16 @@ impl SourceOptions {
             Some(layout) => (layout.columns.clone(), layout.decoded.clone(), layout.schema.clone()),
             None => {
                 let columns = SampleColumns {
-                    from: (0..decoded.fields().len()).map(|place| (0, place)).collect(),
+                    from: (0..selected.fields().len()).map(|place| (0, place)).collect(),
                     schema: Arc::new(columns.schema().clone()),
                 };
                 (columns, Arc::new(decoded), Arc::new(schema))
             }
         };
+        let gathering = Gathering::new(&samples.schema, &decoded, outputs, order.shuffle)?;
         Ok(Source {
             order,
+            gathering: Arc::new(gathering),
             dataset,
             footers,
             selection,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, RecordBatch};
 use chacha20::ChaCha8Rng;
 use squall_schema::arrow::{field_from_arrow, schema_to_arrow};
-use squall_schema::columns::{column_from_values, normalise, value_at};
+use squall_schema::columns::{ColumnBuilder, normalise, value_at};
 use squall_schema::{DType, Error, ErrorKind, Field, Result, Row, RowId, Schema, panic_text};
 
 use crate::random::{Domain, stream};
@@ -184,40 +184,61 @@ impl TransformSpec {
             target,
         } = rows;
         let names: Vec<Arc<str>> = source.names().map(Arc::from).collect();
-        let mut columns: Vec<Vec<_>> = target.fields().iter().map(|_| Vec::with_capacity(ids.len())).collect();
+        // Nested columns are shown to the closure, and passed on as they are.
+        let is_built = |field: &Field| field.dtype != DType::Nested;
+        let mut builders: Vec<_> = target
+            .fields()
+            .iter()
+            .map(|field| is_built(field).then(|| ColumnBuilder::new(field, ids.len())))
+            .collect();
+        // Where a value is, unless the closure removed one before it.
+        let mut new = names.len()..;
+        let place = |field: &Field| {
+            names
+                .iter()
+                .position(|name| **name == *field.name)
+                .or_else(|| new.next())
+        };
+        let places: Vec<_> = target
+            .fields()
+            .iter()
+            .map(place)
+            .map(Option::unwrap_or_default)
+            .collect();
+        // One row for all: each takes the memory of the one before it.
+        let mut row = Row::default();
         for (i, id) in ids.iter().enumerate() {
-            let mut row = row_at(batch, i, *id, &names, source)?;
-            let mut rng = stream(seed, id.epoch, Domain::Row, id.sample);
             let at = |error: Error| error.at("batch row", i);
+            row.refill(*id, &names, |place| {
+                value_at(batch.column(place), &source.fields()[place], i)
+            })?;
+            let mut rng = stream(seed, id.epoch, Domain::Row, id.sample);
             guard(|| function(&mut row, &mut rng)).map_err(at)?;
-            self.check_names(row.iter().map(|(name, _)| name), source, target)
+            // A name in its own place is one of the source's.
+            let own = names.iter().map(Some).chain(std::iter::repeat(None));
+            let others = row.iter().zip(own);
+            let others = others.filter(|((name, _), own)| own.is_none_or(|own| !std::ptr::eq(*name, &**own)));
+            self.check_names(others.map(|((name, _), _)| name), source, target)
                 .map_err(at)?;
-            for (column, field) in columns.iter_mut().zip(target.fields()) {
-                let value = row.remove(&field.name);
+            for ((field, builder), place) in target.fields().iter().zip(&mut builders).zip(&places) {
+                let value = row.take(&field.name, *place);
                 let value = value.ok_or_else(|| at(missing(&field.name)))?;
-                // Nested columns are shown to the closure, and passed on as they are.
-                if field.dtype != DType::Nested {
-                    column.push(value);
+                if let Some(builder) = builder {
+                    builder.push(value).map_err(misfit)?;
                 }
             }
         }
-        let build = |(field, values): (&Field, &Vec<_>)| {
-            if field.dtype == DType::Nested {
+        let build = |(field, builder): (&Field, Option<ColumnBuilder>)| match builder {
+            Some(builder) => builder.finish().map_err(misfit),
+            None => {
                 let own = batch.column_by_name(&field.name);
-                return own.cloned().ok_or_else(|| missing(&field.name));
+                own.cloned().ok_or_else(|| missing(&field.name))
             }
-            let column = column_from_values(field, &values.iter().collect::<Vec<_>>());
-            column.map_err(
-                |error| match error.place("row").and_then(|row| row.parse::<usize>().ok()) {
-                    Some(row) => as_transform_error(error).at("batch row", row),
-                    None => as_transform_error(error),
-                },
-            )
         };
         let columns = target
             .fields()
             .iter()
-            .zip(&columns)
+            .zip(builders)
             .map(build)
             .collect::<Result<Vec<_>>>()?;
         record_batch(target, columns, ids.len())
@@ -303,6 +324,14 @@ fn as_transform_error(error: Error) -> Error {
         "what the closure gave does not fit its declared fields",
     )
     .with_source(error)
+}
+
+/// A value that does not fit its field, in the row that it names.
+fn misfit(error: Error) -> Error {
+    match error.place("row").and_then(|row| row.parse::<usize>().ok()) {
+        Some(row) => as_transform_error(error).at("batch row", row),
+        None => as_transform_error(error),
+    }
 }
 
 /// Runs a closure of the user: what it returns as an error and what it panics with come back as a transform error.

@@ -8,6 +8,8 @@ use squall_dataset::{Dataset, UnsupportedColumn};
 use squall_schema::codec::Codec;
 use squall_schema::{Error, Field, Result, Schema, Shape, name_patterns};
 
+use crate::pack::Pack;
+
 /// The columns that were asked for; all of them by default.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct View {
@@ -16,6 +18,7 @@ pub(crate) struct View {
     pub(crate) flatten: bool,
     pub(crate) encoded: Encoded,
     pub(crate) shapes: Vec<(String, Vec<usize>)>,
+    pub(crate) packs: Vec<Pack>,
 }
 
 type Keep = dyn Fn(&Field) -> bool + Send + Sync;
@@ -51,8 +54,10 @@ impl View {
             flatten,
             encoded,
             shapes,
+            packs,
         } = self;
-        names.is_some() || patterns.is_some() || *flatten || encoded.0.is_some() || !shapes.is_empty()
+        let given = names.is_some() || patterns.is_some() || *flatten || encoded.0.is_some();
+        given || !shapes.is_empty() || !packs.is_empty()
     }
 
     /// All columns of the dataset, as this view shows them.
@@ -103,7 +108,13 @@ impl View {
         if let Some(column) = unsupported.iter().find(|column| names.contains(&column.name)) {
             return Err(refuse(column));
         }
-        let mut schema = dataset.schema().select(names)?;
+        // The name of a pack stands for its columns.
+        let members = |name: &String| match self.packs.iter().find(|pack| pack.name == *name) {
+            Some(pack) => pack.columns.clone(),
+            None => vec![name.clone()],
+        };
+        let names: Vec<_> = names.iter().flat_map(members).collect();
+        let mut schema = dataset.schema().select(&names)?;
         if self.flatten {
             schema = schema.flattened()?;
         }

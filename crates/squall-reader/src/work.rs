@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use arrow_array::RecordBatch;
 use squall_dataset::Piece;
@@ -15,10 +14,10 @@ use squall_schema::{Error, Field, Result, RowId, Value, panic_text};
 use tokio::sync::Semaphore;
 
 use crate::bad_rows::{BadRow, OnBadRow};
-use crate::cells::decode_cells;
 use crate::expand::{Expander, Samples};
 use crate::fetch::Fetched;
-use crate::gather::{Chunks, Picked, Window, interleave_batches};
+use crate::gather::{Filling, Picked, Window, interleave_batches};
+use crate::metrics::{Counters, Part as Work};
 use crate::plan::{PlannedBatch, ReadPlan};
 use crate::row_set::RowSet;
 use crate::source::Source;
@@ -106,8 +105,7 @@ pub(crate) struct Context {
     pub(crate) fetches: Semaphore,
     /// For each dataset and each file of it the partition fields that are read, with their values.
     partitions: Vec<Vec<PartitionValues>>,
-    /// Bytes that were fetched.
-    pub(crate) fetched: Arc<AtomicU64>,
+    pub(crate) counters: Arc<Counters>,
 }
 
 /// The partition fields of a file that are read, with their values.
@@ -124,11 +122,11 @@ fn partitions(source: &Source) -> Vec<PartitionValues> {
 }
 
 impl Context {
-    pub(crate) fn new(plan: Arc<ReadPlan>, fetched: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(plan: Arc<ReadPlan>, counters: Arc<Counters>) -> Self {
         Self {
             fetches: Semaphore::new(FETCHES),
             partitions: plan.sources.iter().map(partitions).collect(),
-            fetched,
+            counters,
             plan,
         }
     }
@@ -142,7 +140,8 @@ impl Context {
                 mut cursor,
                 parts,
             } => {
-                let result = guard(|| self.decode(&window, &mut cursor, &parts));
+                let decode = || guard(|| self.decode(&window, &mut cursor, &parts));
+                let result = self.counters.time(Work::Decode, decode);
                 let start = window.rows.start;
                 Event::Decoded {
                     lane,
@@ -153,14 +152,14 @@ impl Context {
             }
             Job::Build { seq, batch } => Event::Built {
                 seq,
-                result: guard(|| self.build(&batch)),
+                result: self.counters.time(Work::Build, || guard(|| self.build(&batch))),
             },
         }
     }
 
     fn decode(&self, window: &Window, cursor: &mut Cursor, parts: &[Part]) -> Result<()> {
-        let mut chunks = Vec::new();
         let source = &self.plan.sources[window.pass.source];
+        let mut filling = Filling::new(window, &source.gathering.layout)?;
         for part in parts {
             let file = source.dataset.file_of(&part.run.piece);
             let at = |error: Error| {
@@ -187,14 +186,17 @@ impl Context {
                     Box::new(new.map_err(at)?)
                 }
             };
-            decoder.take(part.rows.end - part.rows.start, &mut chunks).map_err(at)?;
+            let rows = part.rows.end - part.rows.start;
+            decoder.take(rows, &mut |batch| filling.push(&batch)).map_err(at)?;
             if part.rows.end < part.run.rows.end {
                 cursor.open = Some((decoder, part.run.rows.start, part.rows.end));
             }
         }
+        let decoded = filling.finish();
+        self.counters.decoded(decoded.bytes());
         window
             .decoded
-            .set(Chunks::new(chunks))
+            .set(decoded)
             .map_err(|_| Error::internal("a window is decoded twice"))
     }
 
@@ -202,21 +204,22 @@ impl Context {
         let mut picked = Picked::new(batch);
         let mut bad = Vec::new();
         let columns = match &*self.plan.sources {
-            [source] => {
+            [_] => {
                 let rows: Vec<_> = (0..picked.ids.len()).collect();
-                self.build_rows(&mut picked, source, &rows, &mut bad)?
+                self.build_rows(&mut picked, 0, &rows, &mut bad)?
             }
             sources => {
                 let mut places = vec![(0, 0); picked.ids.len()];
                 let mut parts = Vec::with_capacity(sources.len());
-                for (place, source) in sources.iter().enumerate() {
+                for place in 0..sources.len() {
                     let rows = picked.rows_of(place);
                     rows.iter().enumerate().for_each(|(i, row)| places[*row] = (place, i));
-                    parts.push(self.build_rows(&mut picked, source, &rows, &mut bad)?);
+                    parts.push(self.build_rows(&mut picked, place, &rows, &mut bad)?);
                 }
                 interleave_batches(&self.plan.schema, &parts.iter().collect::<Vec<_>>(), &places)?
             }
         };
+        self.counters.built(&columns);
         Ok(Delivered {
             epoch: batch.epoch,
             step: batch.step,
@@ -232,15 +235,16 @@ impl Context {
     fn build_rows(
         &self,
         picked: &mut Picked<'_>,
-        source: &Source,
+        place: usize,
         rows: &[usize],
         bad: &mut Vec<BadRow>,
     ) -> Result<RecordBatch> {
+        let source = &self.plan.sources[place];
         // For each row that was replaced the row itself and how often.
         let mut replaced: BTreeMap<usize, (RowId, String, u64)> = BTreeMap::new();
         loop {
             let ids: Vec<_> = rows.iter().map(|row| picked.ids[*row]).collect();
-            let error = match self.try_rows(picked, source, rows, &ids) {
+            let error = match self.try_rows(picked, place, rows, &ids) {
                 Ok(batch) => {
                     bad.extend(replaced.into_iter().map(|(i, (row, error, _))| BadRow {
                         row,
@@ -265,10 +269,10 @@ impl Context {
         }
     }
 
-    fn try_rows(&self, picked: &Picked<'_>, source: &Source, rows: &[usize], ids: &[RowId]) -> Result<RecordBatch> {
-        let cells = picked.gather(rows, &source.samples.schema)?;
-        let columns = decode_cells(cells, &source.decoded)?;
-        source.transform(columns, ids, self.plan.seed)
+    fn try_rows(&self, picked: &Picked<'_>, place: usize, rows: &[usize], ids: &[RowId]) -> Result<RecordBatch> {
+        let (source, counters) = (&self.plan.sources[place], &self.counters);
+        let columns = picked.gather(place, rows, source, counters)?;
+        counters.time(Work::Transform, || source.transform(columns, ids, self.plan.seed))
     }
 }
 

@@ -11,6 +11,7 @@ mod golden;
 mod ledger;
 mod legacy;
 mod map;
+mod metrics;
 mod mixing;
 mod ngrams;
 mod order;
@@ -22,6 +23,7 @@ mod rows;
 mod sampling;
 mod spark;
 mod state;
+mod streams;
 #[cfg(feature = "filter")]
 mod stress;
 mod transforms;

@@ -63,6 +63,34 @@ impl Row {
         }
     }
 
+    /// Takes a value, and leaves a null in its place. The name is looked for at `place` first, from 0.
+    pub fn take(&mut self, name: &str, place: usize) -> Option<Value> {
+        let own = match self.values.get(place) {
+            Some((own, _)) if &**own == name => place,
+            _ => self.values.iter().position(|(own, _)| &**own == name)?,
+        };
+        Some(std::mem::replace(&mut self.values[own].1, Value::Null))
+    }
+
+    /// Makes another row of it, in the memory that it has: with these names, and the value of each place.
+    pub fn refill(&mut self, id: RowId, names: &[Arc<str>], value: impl Fn(usize) -> Result<Value>) -> Result<()> {
+        self.id = id;
+        self.values.truncate(names.len());
+        for (place, name) in names.iter().enumerate() {
+            let value = value(place)?;
+            match self.values.get_mut(place) {
+                Some((own, old)) => {
+                    *old = value;
+                    if !Arc::ptr_eq(own, name) {
+                        *own = name.clone();
+                    }
+                }
+                None => self.values.push((name.clone(), value)),
+            }
+        }
+        Ok(())
+    }
+
     /// Takes a value out.
     pub fn remove(&mut self, name: &str) -> Option<Value> {
         let place = self.values.iter().position(|(own, _)| &**own == name)?;
@@ -110,5 +138,34 @@ impl fmt::Display for RowId {
             "epoch {}, sample {}, row group {}, row {}",
             self.epoch, self.sample, self.piece, self.row
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_refilled_whatever_was_done_to_it() {
+        let names: Vec<Arc<str>> = ["a", "b", "c"].map(Arc::from).to_vec();
+        let id = |row| RowId {
+            row,
+            ..RowId::default()
+        };
+        let mut row = Row::default();
+        for n in 0..5 {
+            row.refill(id(n), &names, |place| Ok(Value::Int(n as i64 * 10 + place as i64)))
+                .expect("values");
+            let values = [0, 1, 2].map(|place| Value::Int(n as i64 * 10 + place));
+            let fresh = Row::new(id(n), names.iter().cloned().zip(values).collect());
+            assert_eq!(row, fresh);
+            match n {
+                0 => row.set("d", 5),
+                1 => drop(row.remove("a")),
+                2 => assert_eq!(row.take("c", 0), Some(Value::Int(22))),
+                _ => row = Row::new(id(9), vec![("c".into(), Value::Null), ("b".into(), Value::Null)]),
+            }
+        }
+        assert_eq!((row.take("c", 0), row.take("x", 1)), (Some(Value::Null), None));
     }
 }

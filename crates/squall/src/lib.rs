@@ -61,10 +61,10 @@ pub use squall_reader::{
     DEFAULT_CACHE_BYTES, DEFAULT_LANES, Delivery, DeliveryMap, Drawn, Ending, Epoch, EpochPlan, Epochs, Forecast,
     ForecastOptions, Ledger, LedgerEntry, LedgerMismatch, LedgerReport, LedgerRow, LedgerWriter, MIX_BLOCK, MapDataset,
     MapSize, MapStats, Memory, Mix, NGram, ORDER_VERSION, OnBadRow, Order, OrderOptions, Partition, Predicate, Quality,
-    RankForecast, Reader, ReaderBuilder, ReaderState, Reduce, ReduceFn, Remainder, RowGroupSelector, RowSet, Runs,
-    SampleBatch, SampleOrigin, Sampler, Samples, SelectedPiece, Selection, SelectionReport, SelectionSource, Share,
-    Shuffle, Split, Threshold, Topology, TransformSpec, make_batch_reader, make_dataset, make_mixed_reader,
-    make_reader, verify_ledger,
+    RangeCacheMetrics, RankForecast, Reader, ReaderBuilder, ReaderState, Reduce, ReduceFn, Remainder, RowGroupSelector,
+    RowSet, Runs, SampleBatch, SampleOrigin, Sampler, Samples, SelectedPiece, Selection, SelectionReport,
+    SelectionSource, Share, Shuffle, Split, Threshold, Topology, TransformSpec, make_batch_reader, make_dataset,
+    make_mixed_reader, make_reader, verify_ledger,
 };
 
 /// How values are encoded in binary cells.

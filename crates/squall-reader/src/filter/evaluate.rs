@@ -105,7 +105,7 @@ impl Stage {
         let mut done = 0;
         while done < *n_rows {
             let mut batches = Vec::new();
-            decoder.take((n_rows - done).min(DECODE_ROWS), &mut batches)?;
+            decoder.take_all((n_rows - done).min(DECODE_ROWS), &mut batches)?;
             for batch in batches {
                 let n = batch.num_rows();
                 let earlier = held

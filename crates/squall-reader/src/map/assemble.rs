@@ -6,11 +6,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::RecordBatch;
 use futures::{StreamExt, TryStreamExt, stream};
 use squall_schema::{Result, RowId};
 
-use crate::cells::decode_cells;
 use crate::gather::interleave_batches;
 use crate::map::load::{blocking, compact};
 use crate::source::Source;
@@ -41,21 +40,7 @@ impl Assembler {
     /// One stored row.
     pub(crate) fn row(&self, stored: RecordBatch, id: RowId) -> Result<RecordBatch> {
         let ids = [id];
-        let assemble = || {
-            let fields = self.source.decoded.fields().iter();
-            let own = |(field, column): (&squall_schema::Field, &ArrayRef)| match field.codec {
-                // How large a cell may become depends on the bytes in its buffer: they must be its own.
-                Some(_) => compact([column.as_ref()].into_iter()),
-                None => Ok(column.clone()),
-            };
-            let stored = if self.source.has_cells() {
-                let columns = fields.zip(stored.columns()).map(own).collect::<Result<_>>()?;
-                record_batch(self.source.columns.schema(), columns, 1)?
-            } else {
-                stored
-            };
-            self.transform(decode_cells(stored, &self.source.decoded)?, &ids)
-        };
+        let assemble = || self.transform(self.decode(&stored)?, &ids);
         guard(assemble).map_err(|error| name_row(error, &self.source, &ids))
     }
 
@@ -114,7 +99,11 @@ impl Assembler {
     fn part(&self, picked: &Picked, rows: Range<usize>) -> Result<RecordBatch> {
         let batches: Vec<_> = picked.batches.iter().collect();
         let cells = interleave_batches(self.source.columns.schema(), &batches, &picked.places[rows])?;
-        decode_cells(cells, &self.source.decoded)
+        self.decode(&cells)
+    }
+
+    fn decode(&self, stored: &RecordBatch) -> Result<RecordBatch> {
+        self.source.gathering.decode(stored, &self.source.decoded)
     }
 
     fn transform(&self, columns: RecordBatch, ids: &[RowId]) -> Result<RecordBatch> {

@@ -315,7 +315,7 @@ impl Loader {
         let mut decoder = Decoder::new(&fetched, 0, DECODE_ROWS, group.columns.clone(), Arc::default())?;
         let decode = |rows: &Range<u64>| {
             let mut parts = Vec::new();
-            decoder.take(rows.end - rows.start, &mut parts)?;
+            decoder.take_all(rows.end - rows.start, &mut parts)?;
             let cells = (rows.end - rows.start) * group.fields.len() as u64;
             self.decoded_cells.fetch_add(cells, Ordering::Relaxed);
             match &parts[..] {

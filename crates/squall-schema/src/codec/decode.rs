@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, BinaryArray, FixedSizeListArray};
-use arrow_buffer::MutableBuffer;
+use arrow_array::{Array, ArrayRef, FixedSizeListArray};
+use arrow_buffer::{MutableBuffer, NullBuffer};
+use arrow_schema::DataType;
 
 use super::units::in_unit;
 use super::{Codec, JPEG_QUALITY, image, npy, npz, reserve, spark};
@@ -21,10 +22,11 @@ const FREE_RATIO: usize = 200;
 const PNG_START: &[u8] = b"\x89PNG";
 const JPEG_START: &[u8] = b"\xff\xd8";
 
-/// A decoder of the cells of one field. It remembers the last npy header: the cells of a column mostly share one.
+/// A decoder of the cells of one field. It keeps what cells can share: the last npy header, what inflates png images.
 struct Decoder<'a> {
     field: &'a Field,
     npy: npy::Reader,
+    png: image::Scratch,
     /// Bytes that values which were compressed may still take.
     most: usize,
 }
@@ -38,7 +40,10 @@ impl Decoder<'_> {
                 let array = self.inflate(cell)?;
                 self.array_into(&array, buffer)
             }
-            Some(Codec::Png) => image::png(cell, buffer, &|dtype, shape| self.check(dtype, shape)).map(drop),
+            Some(Codec::Png) => {
+                let accept = |dtype: DType, shape: &[usize]| check(self.field, dtype, shape);
+                image::png(cell, buffer, &mut self.png, &accept).map(drop)
+            }
             Some(Codec::Jpeg { .. }) => image::jpeg(cell, buffer, &|dtype, shape| self.check(dtype, shape)).map(drop),
             _ => Err(self.unknown()),
         }
@@ -213,14 +218,32 @@ pub fn decode_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
         let vectors = column.as_struct_opt().ok_or_else(stored)?;
         return spark::vectors(vectors, field).map_err(|error| error.at("column", &field.name));
     }
-    let cells = column.as_binary_opt::<i32>().ok_or_else(stored)?;
+    let cells: Vec<_> = match column.data_type() {
+        DataType::Binary => column.as_binary::<i32>().iter().collect(),
+        DataType::LargeBinary => column.as_binary::<i64>().iter().collect(),
+        DataType::BinaryView => column.as_binary_view().iter().collect(),
+        _ => return Err(stored()),
+    };
+    decode_cells(&cells, field)
+}
+
+/// The canonical column of a field from its cells, wherever they lie; `None` is a null. Cells that point into the pages of a
+/// file are copied once, into the column. An error names the row, counted in the cells.
+pub fn decode_cells(cells: &[Option<&[u8]>], field: &Field) -> Result<ArrayRef> {
     let is_told = field.shape.as_fixed().is_some() && field.dtype.item_size().is_some();
     let mut decoder = Decoder {
         field,
         npy: npy::Reader::default(),
+        png: image::Scratch::default(),
         most: match is_told {
             true => usize::MAX,
-            false => FREE_SIZE.max(FREE_RATIO.saturating_mul(cells.value_data().len())),
+            false => {
+                let size = cells
+                    .iter()
+                    .flatten()
+                    .fold(0usize, |size, cell| size.saturating_add(cell.len()));
+                FREE_SIZE.max(FREE_RATIO.saturating_mul(size))
+            }
         },
     };
     let size = field.dtype.item_size().zip(field.shape.element_count());
@@ -233,7 +256,7 @@ pub fn decode_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
 }
 
 /// Tensors of one size, decoded into the one buffer that holds them all.
-fn decode_dense(decoder: &mut Decoder<'_>, cells: &BinaryArray, size: usize) -> Result<ArrayRef> {
+fn decode_dense(decoder: &mut Decoder<'_>, cells: &[Option<&[u8]>], size: usize) -> Result<ArrayRef> {
     let field = decoder.field;
     let too_large = || {
         let rows = cells.len();
@@ -241,35 +264,45 @@ fn decode_dense(decoder: &mut Decoder<'_>, cells: &BinaryArray, size: usize) -> 
     };
     size.checked_mul(cells.len()).ok_or_else(too_large)?;
     let mut bytes = MutableBuffer::new(0);
-    for row in 0..cells.len() {
-        if cells.is_null(row) {
+    let mut is_reserved = false;
+    for (row, cell) in cells.iter().enumerate() {
+        let Some(cell) = cell else {
             reserve(&mut bytes, size).ok_or_else(too_large)?;
             bytes.resize(bytes.len() + size, 0);
             continue;
-        }
-        let decoded = decoder.decode_into(cells.value(row), &mut bytes);
+        };
+        let decoded = decoder.decode_into(cell, &mut bytes);
         decoded.map_err(|error| error.at("row", row))?;
         // The shape is a claim of the metadata until a cell has it.
-        reserve(&mut bytes, size * (cells.len() - row - 1)).ok_or_else(too_large)?;
+        if !is_reserved {
+            reserve(&mut bytes, size * (cells.len() - row - 1)).ok_or_else(too_large)?;
+            is_reserved = true;
+        }
     }
     let length = field.shape.element_count().and_then(|count| i32::try_from(count).ok());
     let length = length.ok_or_else(|| Error::unsupported("a tensor of more than 2^31 elements"))?;
     let elements = elements_from_buffer(field.dtype, bytes.into())?;
     let item = Arc::new(item_field(field));
-    let list = FixedSizeListArray::try_new_with_length(item, length, elements, cells.nulls().cloned(), cells.len());
+    let list = FixedSizeListArray::try_new_with_length(item, length, elements, validity(cells), cells.len());
     Ok(Arc::new(list.map_err(|error| {
         Error::internal("cells do not make a column").with_source(error)
     })?))
 }
 
-fn decode_values(decoder: &mut Decoder<'_>, cells: &BinaryArray) -> Result<ArrayRef> {
-    let value = |row: usize| {
-        if cells.is_null(row) {
-            Ok(Value::Null)
-        } else {
-            decoder.decode(cells.value(row)).map_err(|error| error.at("row", row))
-        }
+/// Which cells are there, if one is not.
+fn validity(cells: &[Option<&[u8]>]) -> Option<NullBuffer> {
+    let is_null = cells.iter().any(Option::is_none);
+    is_null.then(|| cells.iter().map(Option::is_some).collect())
+}
+
+fn decode_values(decoder: &mut Decoder<'_>, cells: &[Option<&[u8]>]) -> Result<ArrayRef> {
+    let value = |(row, cell): (usize, &Option<&[u8]>)| match cell {
+        None => Ok(Value::Null),
+        Some(cell) => decoder.decode(cell).map_err(|error| error.at("row", row)),
     };
-    let values = (0..cells.len()).map(value).collect::<Result<Vec<_>>>()?;
+    let values = cells.iter().enumerate().map(value).collect::<Result<Vec<_>>>()?;
     column_from_values(decoder.field, &values.iter().collect::<Vec<_>>())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,10 @@
 //! Values that are encoded in binary cells: npy, npz, png, jpeg.
 //!
 //! A codec belongs to a [`Field`](crate::Field). [`decode_column`] turns a column of encoded cells into the field's canonical
-//! column; cells of fixed shape are decoded straight into the column's one buffer. [`encode_column`] and [`encode_value`] are
-//! the way back, with the checks of Petastorm.
+//! column; cells of fixed shape are decoded straight into the column's one buffer. [`decode_cells`] does the same for cells that
+//! lie anywhere. [`encode_column`] and [`encode_value`] are the way back, with the checks of Petastorm.
+
+mod inflate;
 
 mod image;
 mod npy;
@@ -14,7 +16,7 @@ mod units;
 mod decode;
 mod encode;
 
-pub use decode::{RawArray, cell_dtype, decode_column, raw_array};
+pub use decode::{RawArray, cell_dtype, decode_cells, decode_column, raw_array};
 pub use encode::{encode_column, encode_value};
 pub(crate) use npy::scalar as npy_scalar;
 

@@ -24,7 +24,15 @@ pub fn value_at(column: &dyn Array, field: &Field, row: usize) -> Result<Value> 
         return scalar_at(column, field.dtype, row);
     }
     let (values, dims) = match (column.data_type(), field.shape.as_fixed()) {
-        (DataType::FixedSizeList(..), Some(dims)) => (column.as_fixed_size_list().value(row), dims),
+        (DataType::FixedSizeList(..), Some(dims)) => {
+            let list = column.as_fixed_size_list();
+            // An array made for one row costs more than its tensor.
+            let count = list.value_length() as usize;
+            if let Some(bytes) = elements_at(list.values(), list.value_offset(row) as usize, count) {
+                return Ok(Value::Tensor(Tensor::new(field.dtype, dims, bytes)?));
+            }
+            (list.value(row), dims)
+        }
         (DataType::List(_), None) => {
             let values = column.as_list::<i32>().value(row);
             let dims = vec![values.len()];
@@ -105,6 +113,33 @@ pub fn element_bytes(values: &dyn Array) -> Result<Buffer> {
     };
     let data = values.to_data();
     Ok(data.buffers()[0].slice_with_length(data.offset() * width, data.len() * width))
+}
+
+/// The bytes of some elements of a column of numbers without nulls, without a copy; `None` for other columns.
+fn elements_at(values: &dyn Array, start: usize, count: usize) -> Option<Buffer> {
+    fn slice<T: ArrowPrimitiveType>(values: &dyn Array, start: usize, count: usize) -> Option<Buffer> {
+        let width = size_of::<T::Native>();
+        let all = values.as_primitive_opt::<T>()?.values().inner();
+        Some(all.slice_with_length(start * width, count * width))
+    }
+    if values.null_count() != 0 {
+        return None;
+    }
+    let slice = match values.data_type() {
+        DataType::Int8 => slice::<at::Int8Type>,
+        DataType::Int16 => slice::<at::Int16Type>,
+        DataType::Int32 => slice::<at::Int32Type>,
+        DataType::Int64 => slice::<at::Int64Type>,
+        DataType::UInt8 => slice::<at::UInt8Type>,
+        DataType::UInt16 => slice::<at::UInt16Type>,
+        DataType::UInt32 => slice::<at::UInt32Type>,
+        DataType::UInt64 => slice::<at::UInt64Type>,
+        DataType::Float16 => slice::<at::Float16Type>,
+        DataType::Float32 => slice::<at::Float32Type>,
+        DataType::Float64 => slice::<at::Float64Type>,
+        _ => return None,
+    };
+    slice(values, start, count)
 }
 
 pub(super) fn scalar_at(column: &dyn Array, dtype: DType, row: usize) -> Result<Value> {

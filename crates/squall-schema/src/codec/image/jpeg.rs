@@ -30,9 +30,8 @@ use crate::{DType, Error, Result, Tensor};
 /// The longest side of a jpeg image: libjpeg's own limit, a little below that of the format.
 const MAX_SIDE: usize = 65_500;
 
-/// Appends the pixels of a jpeg image that `accept` accepts, which are `uint8`; gives their shape, `[height, width]` or
-/// `[height, width, 3]`.
-pub(in crate::codec) fn jpeg(cell: &[u8], out: &mut MutableBuffer, accept: Accept<'_>) -> Result<Vec<usize>> {
+/// Appends the pixels of a jpeg image that `accept` accepts, which are `uint8`.
+pub(in crate::codec) fn jpeg(cell: &[u8], out: &mut MutableBuffer, accept: Accept<'_>) -> Result<Size> {
     decode(cell, out, accept, library::decode)
 }
 
@@ -49,22 +48,22 @@ pub(in crate::codec) fn jpeg_tensor(cell: &[u8], accept: Accept<'_>) -> Result<T
 
 fn tensor(cell: &[u8], accept: Accept<'_>, library: Decode) -> Result<Tensor> {
     let mut pixels = MutableBuffer::new(0);
-    let shape = decode(cell, &mut pixels, accept, library)?;
-    Tensor::new(DType::UInt8, shape, pixels.into())
+    let size = decode(cell, &mut pixels, accept, library)?;
+    Tensor::new(DType::UInt8, size.shape(), pixels.into())
 }
 
 /// A decoder: a cell, its frame, and where its pixels go.
 type Decode = fn(&[u8], &Frame, &mut [u8]) -> Result<()>;
 
-fn decode(cell: &[u8], out: &mut MutableBuffer, accept: Accept<'_>, library: Decode) -> Result<Vec<usize>> {
+fn decode(cell: &[u8], out: &mut MutableBuffer, accept: Accept<'_>, library: Decode) -> Result<Size> {
     let frame = Frame::read(cell)?;
-    let shape = frame.size.shape();
+    let size = frame.size;
     let start = out.len();
-    accept(DType::UInt8, &shape)?;
+    size.offer(DType::UInt8, accept)?;
     // The frame's walk has bounded the product.
-    make_room(out, shape.iter().product())?;
+    make_room(out, size.height * size.width * size.channels)?;
     library(cell, &frame, &mut out.as_slice_mut()[start..])?;
-    Ok(shape)
+    Ok(size)
 }
 
 fn encode(tensor: &Tensor, quality: u8, library: impl Fn(&[u8], Size, u8) -> Result<Vec<u8>>) -> Result<Vec<u8>> {

@@ -8,7 +8,7 @@ mod jpeg;
 mod png;
 
 pub(super) use jpeg::{encode_jpeg, jpeg, jpeg_tensor};
-pub(super) use png::{encode_png, png, png_tensor};
+pub(super) use png::{Scratch, encode_png, png, png_tensor};
 
 use arrow_buffer::MutableBuffer;
 
@@ -26,17 +26,22 @@ fn accept_any(_: DType, _: &[usize]) -> Result<()> {
     Ok(())
 }
 
+/// Memory for so many bytes of pixels.
+fn reserve_image(out: &mut MutableBuffer, size: usize) -> Result<()> {
+    let none = || Error::unsupported(format!("an image of {size} bytes: more than there is memory"));
+    super::reserve(out, size).ok_or_else(none)
+}
+
 /// Zeros behind what is there, for a decoder to write to.
 fn make_room(out: &mut MutableBuffer, size: usize) -> Result<()> {
-    let none = || Error::unsupported(format!("an image of {size} bytes: more than there is memory"));
-    super::reserve(out, size).ok_or_else(none)?;
+    reserve_image(out, size)?;
     out.resize(out.len() + size, 0);
     Ok(())
 }
 
 /// Height, width, and 1 or 3 channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Size {
+pub(super) struct Size {
     height: usize,
     width: usize,
     channels: usize,
@@ -67,12 +72,25 @@ impl Size {
                 "a {format} image of {width}x{height} pixels: expected at least one"
             )));
         }
-        check_pixels(width, height)?;
-        Ok(Self {
+        let size = Self {
             height,
             width,
             channels,
-        })
+        };
+        size.check_pixels()?;
+        Ok(size)
+    }
+
+    fn check_pixels(self) -> Result<()> {
+        check_pixels(self.width, self.height)
+    }
+
+    /// Asks whether pixels of this size are wanted.
+    fn offer(self, dtype: DType, accept: Accept<'_>) -> Result<()> {
+        match self.channels {
+            1 => accept(dtype, &[self.height, self.width]),
+            n => accept(dtype, &[self.height, self.width, n]),
+        }
     }
 
     fn shape(self) -> Vec<usize> {

@@ -1,11 +1,17 @@
 //! png: `uint8` or `uint16` tensors from cells, and back without loss.
+//!
+//! [`plain`] decodes the small images of the usual form, the crate png all others. Both give the same pixels and refuse the same.
+
+mod plain;
+
+pub(in crate::codec) use plain::Scratch;
 
 use std::io::Cursor;
 
 use arrow_buffer::MutableBuffer;
 use png::{BitDepth, ColorType, Compression, Decoder, DecodingError, Encoder, EncodingError, Limits, Transformations};
 
-use super::{Accept, Size, check_pixels, make_room};
+use super::{Accept, Size, make_room, reserve_image};
 use crate::{DType, Error, Result, Tensor};
 
 /// What the decoder may allocate beside the pixels.
@@ -14,9 +20,56 @@ const MEMORY: usize = 16 << 20;
 /// Deflate makes at most about a thousand bytes of one: an image of more bytes than its data can hold is a bomb.
 const MAX_INFLATION: usize = 1100;
 
-/// Appends the pixels of a png image that `accept` accepts; gives their dtype, `uint8` or `uint16`, and their shape,
-/// `[height, width]` or `[height, width, 3]`.
-pub(in crate::codec) fn png(cell: &[u8], out: &mut MutableBuffer, accept: Accept<'_>) -> Result<(DType, Vec<usize>)> {
+/// What a png image holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::codec) struct Image {
+    pub(in crate::codec) size: Size,
+    /// `uint8` or `uint16`.
+    pub(in crate::codec) dtype: DType,
+}
+
+impl Image {
+    /// Bytes of a pixel.
+    fn pixel(&self) -> usize {
+        match self.dtype {
+            DType::UInt16 => 2 * self.size.channels,
+            _ => self.size.channels,
+        }
+    }
+
+    /// Bytes of a line.
+    fn line(&self) -> Option<usize> {
+        self.size.width.checked_mul(self.pixel())
+    }
+
+    /// Bytes of all lines, each with some bytes more.
+    fn bytes_with(&self, more: usize) -> Option<usize> {
+        self.line()?.checked_add(more)?.checked_mul(self.size.height)
+    }
+}
+
+/// Appends the pixels of a png image that `accept` accepts.
+pub(in crate::codec) fn png(
+    cell: &[u8],
+    out: &mut MutableBuffer,
+    scratch: &mut Scratch,
+    accept: Accept<'_>,
+) -> Result<Image> {
+    let Some(lines) = plain::lines(cell, scratch, accept)? else {
+        return any_png(cell, out, accept);
+    };
+    let start = out.len();
+    let bytes = lines.image.bytes_with(0).unwrap_or(0);
+    reserve_image(out, bytes)?;
+    lines.iter().for_each(|line| out.extend_from_slice(line));
+    if lines.image.dtype == DType::UInt16 {
+        turn_bytes(&mut out.as_slice_mut()[start..]);
+    }
+    Ok(lines.image)
+}
+
+/// [`png`] of every form.
+fn any_png(cell: &[u8], out: &mut MutableBuffer, accept: Accept<'_>) -> Result<Image> {
     let damaged = |error: DecodingError| Error::corrupt("cannot decode the png image").with_source(error);
     let mut decoder = Decoder::new_with_limits(Cursor::new(cell), Limits { bytes: MEMORY });
     // Palettes and fewer than 8 bits become bytes, as in OpenCV.
@@ -39,11 +92,16 @@ pub(in crate::codec) fn png(cell: &[u8], out: &mut MutableBuffer, accept: Accept
             )));
         }
     };
-    check_pixels(width, height)?;
-    let size = reader
+    let size = Size {
+        height,
+        width,
+        channels,
+    };
+    size.check_pixels()?;
+    let bytes = reader
         .output_buffer_size()
         .ok_or_else(|| Error::corrupt("a png image too large to decode"))?;
-    if size / MAX_INFLATION > cell.len() {
+    if bytes / MAX_INFLATION > cell.len() {
         return Err(Error::corrupt(format!(
             "a png image of {width}x{height} pixels in {} bytes",
             cell.len()
@@ -53,15 +111,9 @@ pub(in crate::codec) fn png(cell: &[u8], out: &mut MutableBuffer, accept: Accept
         BitDepth::Sixteen => (DType::UInt16, 2),
         _ => (DType::UInt8, 1),
     };
-    let shape = Size {
-        height,
-        width,
-        channels,
-    }
-    .shape();
-    accept(dtype, &shape)?;
+    size.offer(dtype, accept)?;
     let start = out.len();
-    make_room(out, size)?;
+    make_room(out, bytes)?;
     let pixels = &mut out.as_slice_mut()[start..];
     reader.next_frame(pixels).map_err(damaged)?;
     // An image that lost its end may have lost more.
@@ -76,14 +128,14 @@ pub(in crate::codec) fn png(cell: &[u8], out: &mut MutableBuffer, accept: Accept
     if item == 2 {
         turn_bytes(&mut out.as_slice_mut()[start..]);
     }
-    Ok((dtype, shape))
+    Ok(Image { size, dtype })
 }
 
 /// A png image as a tensor of its own.
 pub(in crate::codec) fn png_tensor(cell: &[u8], accept: Accept<'_>) -> Result<Tensor> {
     let mut pixels = MutableBuffer::new(0);
-    let (dtype, shape) = png(cell, &mut pixels, accept)?;
-    Tensor::new(dtype, shape, pixels.into())
+    let image = png(cell, &mut pixels, &mut Scratch::default(), accept)?;
+    Tensor::new(image.dtype, image.size.shape(), pixels.into())
 }
 
 /// A `uint8` or `uint16` tensor, `[height, width]` or `[height, width, 3]`, as a png image.
@@ -121,3 +173,6 @@ pub(in crate::codec) fn encode_png(tensor: &Tensor) -> Result<Vec<u8>> {
 fn turn_bytes(pixels: &mut [u8]) {
     pixels.chunks_exact_mut(2).for_each(<[u8]>::reverse);
 }
+
+#[cfg(test)]
+mod tests;

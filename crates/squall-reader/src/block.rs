@@ -1,0 +1,330 @@
+//! Rows of fixed width, one after the other.
+//!
+//! A batch takes a few rows of each of many windows. Column by column that is a cache miss a cell; here the cells of a row lie
+//! side by side, so that it is one or two a row. The rows of a window lie in the order in which batches take them: a batch
+//! reads each window forwards. Columns of other types stay columns, in stored order.
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, RecordBatch, make_array};
+use arrow_buffer::{BooleanBuffer, Buffer, MutableBuffer, NullBuffer};
+use arrow_data::ArrayData;
+use arrow_schema::{DataType, Schema as ArrowSchema};
+use squall_schema::{Error, Result};
+
+/// Widest value, in bytes, that is laid out in rows. Copying a larger one costs more than missing the cache for it.
+const MAX_WIDTH: usize = 256;
+
+/// Bytes of the rows that are laid out together, so that they stay in the first cache while each column is written to them.
+const TILE_BYTES: usize = 16 << 10;
+
+/// Where the columns of a batch lie in a row.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Layout {
+    /// For each column; `None` for one that stays a column.
+    cells: Vec<Option<Cell>>,
+    /// Bytes of a row.
+    stride: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Cell {
+    at: usize,
+    width: usize,
+    /// Where the byte stands that says whether the value is there, if the column may have nulls.
+    valid: Option<usize>,
+    data_type: DataType,
+}
+
+/// A row of a block that a batch takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Taken {
+    /// Which block.
+    pub(crate) window: u32,
+    /// The row's place there.
+    pub(crate) at: u32,
+    /// Its place in the batch.
+    pub(crate) out: u32,
+}
+
+impl Layout {
+    /// The layout of these columns; those named in `neighbours` lie side by side, in this order.
+    pub(crate) fn new(schema: &ArrowSchema, neighbours: &[usize]) -> Self {
+        let mut layout = Self {
+            cells: vec![None; schema.fields().len()],
+            stride: 0,
+        };
+        let others = (0..schema.fields().len()).filter(|column| !neighbours.contains(column));
+        for column in neighbours.iter().copied().chain(others) {
+            let field = &schema.fields()[column];
+            if let Some(width) = width_of(field.data_type()).filter(|width| (1..=MAX_WIDTH).contains(width)) {
+                layout.cells[column] = Some(Cell {
+                    at: layout.stride,
+                    width,
+                    valid: field.is_nullable().then_some(0),
+                    data_type: field.data_type().clone(),
+                });
+                layout.stride += width;
+            }
+        }
+        // Behind all values, so that those of neighbours are not parted.
+        for cell in layout.cells.iter_mut().flatten() {
+            if let Some(valid) = &mut cell.valid {
+                *valid = layout.stride;
+                layout.stride += 1;
+            }
+        }
+        layout
+    }
+
+    /// A layout in which all columns stay columns.
+    pub(crate) fn of_columns(n: usize) -> Self {
+        Self {
+            cells: vec![None; n],
+            stride: 0,
+        }
+    }
+
+    /// Whether a column is laid out in rows.
+    pub(crate) fn has(&self, column: usize) -> bool {
+        self.cells[column].is_some()
+    }
+
+    /// Bytes of a row.
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// The columns that stay columns.
+    pub(crate) fn beside(&self) -> Vec<usize> {
+        (0..self.cells.len()).filter(|column| !self.has(*column)).collect()
+    }
+
+    /// Lays out the rows of a batch; row `i` goes to place `places[i]` of the block.
+    pub(crate) fn write(&self, batch: &RecordBatch, places: &[u32], block: &mut [u8]) -> Result<()> {
+        if self.stride == 0 {
+            return Ok(());
+        }
+        let columns = self.cells.iter().zip(batch.columns());
+        let columns = columns.filter_map(|(cell, column)| Some((cell.as_ref()?, column)));
+        let columns: Vec<_> = columns
+            .map(|(cell, column)| Ok((cell, Values::new(column, cell)?, column.nulls())))
+            .collect::<Result<_>>()?;
+        let rows_of_tile = (TILE_BYTES / self.stride).max(1);
+        let mut tile = vec![0; rows_of_tile * self.stride];
+        for (n, places) in places.chunks(rows_of_tile).enumerate() {
+            let first = n * rows_of_tile;
+            let tile = &mut tile[..places.len() * self.stride];
+            for (cell, values, nulls) in &columns {
+                values.put(first, cell, tile, self.stride);
+                if let Some(valid) = cell.valid {
+                    for (i, row) in tile.chunks_exact_mut(self.stride).enumerate() {
+                        row[valid] = u8::from(nulls.is_none_or(|nulls| nulls.is_valid(first + i)));
+                    }
+                }
+            }
+            for (row, place) in tile.chunks_exact(self.stride).zip(places) {
+                let start = *place as usize * self.stride;
+                block[start..start + self.stride].copy_from_slice(row);
+            }
+        }
+        Ok(())
+    }
+
+    /// A column of the rows that a batch takes of these blocks.
+    pub(crate) fn column(&self, column: usize, taken: &[Taken], blocks: &[&[u8]]) -> Result<ArrayRef> {
+        let cell = self.cell(column)?;
+        let nulls = cell.valid.and_then(|valid| self.nulls(valid, taken, blocks));
+        let values = match cell.data_type {
+            DataType::Boolean => {
+                let mut bits = vec![false; taken.len()];
+                for row in taken {
+                    bits[row.out as usize] = blocks[row.window as usize][row.at as usize * self.stride + cell.at] != 0;
+                }
+                BooleanBuffer::from(bits).into_inner()
+            }
+            _ => self.bytes(cell.at, cell.width, taken, blocks),
+        };
+        array_of(&cell.data_type, taken.len(), values, nulls)
+    }
+
+    /// The values of columns that lie side by side, row after row, a byte for each boolean; an error names the batch row that has none.
+    pub(crate) fn packed(&self, columns: &[usize], taken: &[Taken], blocks: &[&[u8]]) -> Result<Buffer> {
+        let (mut start, mut width) = (None, 0);
+        for column in columns {
+            let cell = self.cell(*column)?;
+            if let Some(valid) = cell.valid
+                && let Some(nulls) = self.nulls(valid, taken, blocks)
+                && let Some(row) = nulls.iter().position(|valid| !valid)
+            {
+                return Err(null_in_pack(row));
+            }
+            if *start.get_or_insert(cell.at) + width != cell.at {
+                return Err(Error::internal("packed columns do not lie side by side"));
+            }
+            width += cell.width;
+        }
+        Ok(self.bytes(start.unwrap_or(0), width, taken, blocks))
+    }
+
+    fn cell(&self, column: usize) -> Result<&Cell> {
+        let cell = self.cells.get(column).and_then(Option::as_ref);
+        cell.ok_or_else(|| Error::internal("a column is not laid out in rows"))
+    }
+
+    fn nulls(&self, valid: usize, taken: &[Taken], blocks: &[&[u8]]) -> Option<NullBuffer> {
+        let mut all = true;
+        let mut bits = vec![true; taken.len()];
+        for row in taken {
+            let is_valid = blocks[row.window as usize][row.at as usize * self.stride + valid] != 0;
+            all &= is_valid;
+            bits[row.out as usize] = is_valid;
+        }
+        (!all).then(|| NullBuffer::from(bits))
+    }
+
+    /// `width` bytes of each row, in the order of the batch.
+    fn bytes(&self, at: usize, width: usize, taken: &[Taken], blocks: &[&[u8]]) -> Buffer {
+        let mut out = MutableBuffer::from_len_zeroed(taken.len() * width);
+        let slice = out.as_slice_mut();
+        match width {
+            1 => take::<1>(slice, self.stride, at, taken, blocks),
+            2 => take::<2>(slice, self.stride, at, taken, blocks),
+            4 => take::<4>(slice, self.stride, at, taken, blocks),
+            8 => take::<8>(slice, self.stride, at, taken, blocks),
+            16 => take::<16>(slice, self.stride, at, taken, blocks),
+            _ => {
+                for row in taken {
+                    let from = row.at as usize * self.stride + at;
+                    let to = row.out as usize * width;
+                    slice[to..to + width].copy_from_slice(&blocks[row.window as usize][from..from + width]);
+                }
+            }
+        }
+        out.into()
+    }
+}
+
+/// The values of one width have a loop of their own: a copy of known length is one instruction.
+fn take<const WIDTH: usize>(out: &mut [u8], stride: usize, at: usize, taken: &[Taken], blocks: &[&[u8]]) {
+    let (out, _) = out.as_chunks_mut::<WIDTH>();
+    for row in taken {
+        let from = row.at as usize * stride + at;
+        out[row.out as usize].copy_from_slice(&blocks[row.window as usize][from..from + WIDTH]);
+    }
+}
+
+/// The values of a column as they lie in memory.
+enum Values {
+    Bytes(Buffer),
+    Bits(BooleanBuffer),
+}
+
+impl Values {
+    fn new(column: &ArrayRef, cell: &Cell) -> Result<Self> {
+        if let Some(booleans) = column.as_boolean_opt() {
+            return Ok(Self::Bits(booleans.values().clone()));
+        }
+        let elements = match column.as_fixed_size_list_opt() {
+            Some(list) => list
+                .values()
+                .slice(list.value_offset(0) as usize, list.len() * list.value_length() as usize),
+            None => column.clone(),
+        };
+        let data = elements.to_data();
+        let width = width_of(data.data_type()).unwrap_or(0);
+        let found = data.buffers().first().map(|buffer| {
+            let end = (data.offset() + data.len()) * width;
+            buffer.slice_with_length(data.offset() * width, end - data.offset() * width)
+        });
+        match found {
+            Some(bytes) if bytes.len() == column.len() * cell.width => Ok(Self::Bytes(bytes)),
+            _ => Err(Error::internal(format!(
+                "{} is not laid out as {}",
+                column.data_type(),
+                cell.data_type
+            ))),
+        }
+    }
+
+    /// Writes the values from row `first` on to the rows of the tile.
+    fn put(&self, first: usize, cell: &Cell, tile: &mut [u8], stride: usize) {
+        let at = cell.at;
+        match self {
+            Self::Bits(bits) => {
+                for (i, row) in tile.chunks_exact_mut(stride).enumerate() {
+                    row[at] = u8::from(bits.value(first + i));
+                }
+            }
+            Self::Bytes(bytes) => {
+                let bytes = &bytes[first * cell.width..];
+                match cell.width {
+                    1 => put::<1>(bytes, at, tile, stride),
+                    2 => put::<2>(bytes, at, tile, stride),
+                    4 => put::<4>(bytes, at, tile, stride),
+                    8 => put::<8>(bytes, at, tile, stride),
+                    16 => put::<16>(bytes, at, tile, stride),
+                    width => {
+                        for (row, value) in tile.chunks_exact_mut(stride).zip(bytes.chunks_exact(width)) {
+                            row[at..at + width].copy_from_slice(value);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn put<const WIDTH: usize>(values: &[u8], at: usize, tile: &mut [u8], stride: usize) {
+    let (values, _) = values.as_chunks::<WIDTH>();
+    for (row, value) in tile.chunks_exact_mut(stride).zip(values) {
+        row[at..at + WIDTH].copy_from_slice(value);
+    }
+}
+
+/// An array from the bytes of its values.
+pub(crate) fn array_of(
+    data_type: &DataType,
+    len: usize,
+    values: Buffer,
+    nulls: Option<NullBuffer>,
+) -> Result<ArrayRef> {
+    let failed = |error| Error::internal("rows do not make a column").with_source(error);
+    let array = |data_type: &DataType, len: usize, values, nulls| {
+        ArrayData::builder(data_type.clone())
+            .len(len)
+            .add_buffer(values)
+            .nulls(nulls)
+            .build()
+            .map_err(failed)
+    };
+    let data = match data_type {
+        DataType::FixedSizeList(item, n) => {
+            let items = array(item.data_type(), len * *n as usize, values, None)?;
+            let list = ArrayData::builder(data_type.clone()).len(len).nulls(nulls);
+            list.add_child_data(items).build().map_err(failed)?
+        }
+        scalar => array(scalar, len, values, nulls)?,
+    };
+    Ok(make_array(data))
+}
+
+pub(crate) fn null_in_pack(row: usize) -> Error {
+    Error::corrupt("a packed column has a null: expected a number").at("batch row", row)
+}
+
+/// Bytes of a value of a type of which all have as many.
+fn width_of(data_type: &DataType) -> Option<usize> {
+    match data_type {
+        DataType::Boolean => Some(1),
+        DataType::FixedSizeBinary(width) => usize::try_from(*width).ok(),
+        // A list of booleans is one of bits.
+        DataType::FixedSizeList(item, _) if *item.data_type() == DataType::Boolean => None,
+        DataType::FixedSizeList(item, n) if !item.is_nullable() => {
+            width_of(item.data_type())?.checked_mul(usize::try_from(*n).ok()?)
+        }
+        other => other.primitive_width(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
