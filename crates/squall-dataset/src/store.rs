@@ -163,13 +163,13 @@ impl Store {
         Ok(bytes)
     }
 
-    /// The bytes of these ranges of a row group of a file, from the cache where it has them. What the store gives is of the same
-    /// version of the file.
+    /// The bytes of these ranges of a file, from the cache where it has them. What the store gives is of the same version of the
+    /// file. `part` is what [`Foresight`](crate::cache::Foresight) will be asked about.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future stops the requests.
-    pub async fn get_part(&self, path: &Path, row_group: u32, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+    pub async fn get_part(&self, path: &Path, part: u64, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         let Some(cache) = &self.cache else {
             return self.get_ranges(path, ranges).await;
         };
@@ -209,7 +209,7 @@ impl Store {
             self.check(path, &missing, &got)?;
             Ok(got)
         };
-        cache.ranges.get_ranges(&key, Some(row_group), ranges, fetch).await
+        cache.ranges.get_ranges(&key, Some(part), ranges, fetch).await
     }
 
     /// Refuses fewer bytes than were asked for.

@@ -6,7 +6,7 @@ use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use squall_dataset::cache::CacheOptions;
-use squall_schema::{Error, Field, Result};
+use squall_schema::{ByteSize, Error, Field, Result};
 
 use crate::bad_rows::OnBadRow;
 use crate::forecast::{self, Forecast, ForecastOptions};
@@ -308,8 +308,8 @@ impl<R> ReaderBuilder<R> {
     ///
     /// It is opened when the reader is built: where that is impossible it is an error. What goes wrong later costs time, and is a
     /// warning of `tracing`.
-    pub fn local_cache(self, directory: impl Into<std::path::PathBuf>, limit: u64) -> Self {
-        self.local_cache_with(CacheOptions::new(directory, limit))
+    pub fn local_cache(self, directory: impl Into<std::path::PathBuf>, limit: ByteSize) -> Self {
+        self.local_cache_with(CacheOptions::new(directory, limit.bytes()))
     }
 
     /// A local directory for remote files, with these options: [`local_cache`](ReaderBuilder::local_cache).
@@ -418,6 +418,15 @@ impl<R> ReaderBuilder<R> {
     /// Threads that decode and transform; as many as there are cores if not given. The order does not depend on it.
     pub fn workers(mut self, threads: usize) -> Self {
         self.options.workers = Some(threads);
+        self
+    }
+
+    /// Bytes that the reader may hold at a time: what it has fetched, the windows that are shuffled, batches that are ready. One
+    /// gibibyte if not given, or twice what the windows and two batches need where that is more. `build` refuses a budget in which they do not fit.
+    ///
+    /// A row group larger than the budget is read in slices. The order of the rows does not depend on it.
+    pub fn memory_budget(mut self, bytes: ByteSize) -> Self {
+        self.options.memory_budget = Some(bytes.bytes());
         self
     }
 

@@ -23,6 +23,8 @@ pub(crate) struct Decoder {
     left: Option<RecordBatch>,
     /// The rows of the row group that come next, ascending.
     rows: Vec<Range<u64>>,
+    /// Rows that were decoded.
+    decoded: u64,
     partition: Arc<[(Field, Value)]>,
     columns: Arc<Columns>,
     calendar: HybridCalendar,
@@ -57,6 +59,7 @@ impl Decoder {
             reader,
             left: None,
             rows,
+            decoded: 0,
             partition,
             columns,
             calendar: fetched.calendar.clone(),
@@ -89,6 +92,11 @@ impl Decoder {
         Ok(())
     }
 
+    /// Rows that it has decoded, those that nobody asked for yet too.
+    pub(crate) fn decoded(&self) -> u64 {
+        self.decoded
+    }
+
     fn decode(&mut self) -> Result<RecordBatch> {
         let batch = match self.reader.next() {
             Some(batch) => batch.map_err(|error| corrupt(error.into()))?,
@@ -98,6 +106,7 @@ impl Decoder {
         let batch = canonical(&batch, &self.columns, &self.partition, &self.calendar);
         let batch = batch.map_err(|error| self.in_row_group(error))?;
         self.rows = skip_rows(&self.rows, rows as u64);
+        self.decoded += rows as u64;
         Ok(batch)
     }
 

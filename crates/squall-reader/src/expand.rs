@@ -93,6 +93,11 @@ impl Expander {
         })
     }
 
+    /// Rows of the run that are decoded.
+    pub(crate) fn decoded(&self) -> u64 {
+        self.decoder.decoded()
+    }
+
     /// The next `n` samples, in one or more batches.
     pub(crate) fn take(&mut self, n: u64, out: &mut dyn FnMut(RecordBatch) -> Result<()>) -> Result<()> {
         let Some(repeats) = &mut self.drawn else {

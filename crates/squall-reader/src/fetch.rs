@@ -4,20 +4,19 @@ use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes, buf::Reader};
 use futures::FutureExt;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
-use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::page_index::offset_index::PageLocation;
-use parquet::file::reader::{ChunkReader, Length};
 use squall_dataset::{Dataset, Piece, footer};
 use squall_schema::calendar::HybridCalendar;
 use squall_schema::{Error, Result, panic_text};
 use tokio::sync::OnceCell;
 
 use crate::columns::Columns;
+use crate::horizon::part;
+use crate::sparse::SparseBytes;
 
 /// The footers of the files that were opened, each loaded once.
 #[derive(Debug)]
@@ -76,6 +75,32 @@ pub(crate) struct Fetched {
     pub(crate) calendar: HybridCalendar,
 }
 
+/// Bytes of a page where nobody knows: what writers make them.
+const PAGE_BYTES: u64 = 1 << 20;
+
+impl Fetched {
+    /// About how many bytes a decoder of it holds: of each column a page and a dictionary, decompressed.
+    pub(crate) fn decoder_bytes(&self) -> u64 {
+        let metadata = self.footer.metadata();
+        let index = metadata.offset_index().and_then(|index| index.get(self.row_group));
+        let columns = metadata.row_group(self.row_group).columns().iter().enumerate();
+        let own = columns.filter(|(leaf, _)| self.projection.leaf_included(*leaf));
+        own.map(|(leaf, column)| {
+            let bytes = u64::try_from(column.uncompressed_size()).unwrap_or(0);
+            let pages = index
+                .and_then(|index| index.get(leaf))
+                .map_or(0, |index| index.page_locations().len());
+            let page = match pages {
+                0 => bytes.min(PAGE_BYTES),
+                pages => bytes / pages as u64,
+            };
+            let dictionary = column.dictionary_page_offset().map_or(0, |_| bytes.min(PAGE_BYTES));
+            page + dictionary
+        })
+        .sum()
+    }
+}
+
 /// The rows of a piece that are wanted, and of which columns.
 pub(crate) struct Wanted<'a> {
     pub(crate) dataset: &'a Dataset,
@@ -90,9 +115,13 @@ pub(crate) struct Wanted<'a> {
 /// becomes an error: a fetch that never ends would hang its reader.
 pub(crate) async fn fetch(wanted: Wanted<'_>) -> Result<Fetched> {
     let (dataset, piece) = (wanted.dataset, wanted.piece);
-    let fetched = AssertUnwindSafe(wanted.fetch()).catch_unwind().await;
-    fetched
-        .unwrap_or_else(|panic| Err(Error::internal(format!("a fetch panicked: {}", panic_text(&*panic)))))
+    guarded(wanted.fetch(), dataset, piece).await
+}
+
+/// A panic of a fetch becomes an error; an error names where it was.
+pub(crate) async fn guarded<T>(work: impl Future<Output = Result<T>>, dataset: &Dataset, piece: &Piece) -> Result<T> {
+    let done = AssertUnwindSafe(work).catch_unwind().await;
+    done.unwrap_or_else(|panic| Err(Error::internal(format!("a fetch panicked: {}", panic_text(&*panic)))))
         .map_err(|error| {
             let file = dataset.file_of(piece);
             error
@@ -111,8 +140,8 @@ impl Wanted<'_> {
         let row_group = self.piece.row_group as usize;
         let selected = selection(&self.rows, self.piece.rows);
         let ranges = byte_ranges(metadata, row_group, &projection, &selected, file.size)?;
-        let store = self.dataset.store();
-        let chunks = store.get_part(&file.path, self.piece.row_group, &ranges).await?;
+        let part = part(row_group, self.rows.first().map_or(0, |rows| rows.start));
+        let chunks = self.dataset.store().get_part(&file.path, part, &ranges).await?;
         let chunks = ranges.into_iter().map(|range| range.start).zip(chunks).collect();
         Ok(Fetched {
             projection,
@@ -211,65 +240,5 @@ pub(crate) fn range_in_file(offset: i64, length: i64, file_size: u64) -> Result<
         _ => Err(Error::corrupt(format!(
             "the footer places {length} bytes at {offset} of a file of {file_size}"
         ))),
-    }
-}
-
-/// The parts of a file that were fetched. Reading any other part is an error.
-#[derive(Clone)]
-pub(crate) struct SparseBytes {
-    chunks: Arc<[(u64, Bytes)]>,
-    file_size: u64,
-}
-
-impl SparseBytes {
-    /// These parts, each with its first byte's place; ascending.
-    pub(crate) fn new(chunks: Vec<(u64, Bytes)>, file_size: u64) -> Self {
-        Self {
-            chunks: chunks.into(),
-            file_size,
-        }
-    }
-
-    /// Bytes that are held.
-    pub(crate) fn held(&self) -> usize {
-        self.chunks.iter().map(|(_, bytes)| bytes.len()).sum()
-    }
-
-    fn from(&self, start: u64) -> parquet::errors::Result<Bytes> {
-        let place = self.chunks.partition_point(|(offset, _)| *offset <= start);
-        let found = place.checked_sub(1).map(|place| &self.chunks[place]);
-        match found {
-            Some((offset, bytes)) if start - offset <= bytes.len() as u64 => {
-                Ok(bytes.slice((start - offset) as usize..))
-            }
-            _ => Err(ParquetError::General(format!(
-                "byte {start} of the file was not fetched"
-            ))),
-        }
-    }
-}
-
-impl Length for SparseBytes {
-    fn len(&self) -> u64 {
-        self.file_size
-    }
-}
-
-impl ChunkReader for SparseBytes {
-    type T = Reader<Bytes>;
-
-    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
-        Ok(self.from(start)?.reader())
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
-        let bytes = self.from(start)?;
-        if bytes.len() < length {
-            let found = bytes.len();
-            return Err(ParquetError::EOF(format!(
-                "expected {length} bytes at {start} of the file, fetched {found}"
-            )));
-        }
-        Ok(bytes.slice(..length))
     }
 }

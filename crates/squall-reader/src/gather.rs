@@ -1,11 +1,13 @@
 //! The rows of a batch, picked from the windows of its lanes.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_buffer::BooleanBuffer;
+use arrow_data::ArrayData;
 use arrow_schema::DataType;
 use arrow_select::concat::concat;
 use arrow_select::interleave::interleave;
@@ -14,8 +16,9 @@ use squall_schema::codec::{Codec, decode_column};
 use squall_schema::{Error, Field, Result, RowId, Schema};
 
 use crate::block::{Layout, Taken, array_of};
+use crate::budget::Permit;
 use crate::cells;
-use crate::metrics::{Counters, Part as Work, bytes_of};
+use crate::metrics::{Counters, Part as Work};
 use crate::order::{Segment, Shuffle};
 use crate::pack::{Output, packed_values};
 use crate::plan::{Pass, PlannedBatch};
@@ -44,6 +47,7 @@ pub(crate) struct Decoded {
     beside: Vec<RecordBatch>,
     /// The first row of each of these batches.
     starts: Vec<u64>,
+    _permit: Option<Permit>,
 }
 
 /// Lays out the rows of a window as they are decoded.
@@ -84,6 +88,7 @@ impl<'a> Filling<'a> {
                 stored: stored_of,
                 beside: Vec::new(),
                 starts: Vec::new(),
+                _permit: None,
             },
         })
     }
@@ -112,9 +117,20 @@ impl<'a> Filling<'a> {
 }
 
 impl Decoded {
-    /// Bytes of the rows.
+    /// Bytes of the rows, with those that the pages they point into hold.
     pub(crate) fn bytes(&self) -> u64 {
-        self.block.len() as u64 + self.beside.iter().map(bytes_of).sum::<u64>()
+        let mut seen = HashSet::new();
+        let beside = self.beside.iter().flat_map(RecordBatch::columns);
+        let beside: u64 = beside.map(|column| held_bytes(column, &mut seen)).sum();
+        self.block.len() as u64 + 4 * self.stored.len() as u64 + beside
+    }
+
+    /// Gives the permit back when the rows go.
+    pub(crate) fn with_permit(self, permit: Permit) -> Self {
+        Self {
+            _permit: Some(permit),
+            ..self
+        }
     }
 
     /// The batch of columns that holds this stored row, and the row's place there.
@@ -434,6 +450,19 @@ impl<'a> Beside<'a> {
         };
         self.places.iter().map(cell).collect()
     }
+}
+
+/// Bytes of the buffers of a column that were not seen before: what a slice of it keeps in memory.
+fn held_bytes(column: &ArrayRef, seen: &mut HashSet<usize>) -> u64 {
+    fn add(data: &ArrayData, seen: &mut HashSet<usize>) -> u64 {
+        let own = data
+            .buffers()
+            .iter()
+            .filter(|buffer| seen.insert(buffer.data_ptr().as_ptr() as usize));
+        let own: usize = own.map(|buffer| buffer.capacity()).sum();
+        own as u64 + data.child_data().iter().map(|child| add(child, seen)).sum::<u64>()
+    }
+    add(&column.to_data(), seen)
 }
 
 /// The places as a few runs of rows that follow one another, if they are that.

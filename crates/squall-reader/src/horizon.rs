@@ -2,9 +2,11 @@
 //!
 //! The order is a function, and so is the answer. A row group's place in an epoch gives the stretches of lanes that it fills; a rank
 //! fetches a stretch with the first sample that it takes of a window that reaches into it; and which places of a lane a rank takes
-//! is known without walking the epoch ([`Batches`]). Nothing is read here, and no clock.
+//! is known without walking the epoch ([`Batches`]). Of a row group that is read in slices, each slice is asked about by its
+//! first row. Nothing is read here, and no clock.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use squall_dataset::cache::{Foresight, NextUse, ObjectKey};
@@ -12,6 +14,7 @@ use squall_schema::Result;
 
 use crate::forecast::batches::Batches;
 use crate::order::Order;
+use crate::pipeline::slice_bytes;
 use crate::plan::ReadPlan;
 use crate::select::Selection;
 use crate::share::Share;
@@ -20,19 +23,37 @@ use crate::share::Share;
 /// machines a row group may pass some epochs on others.
 const EPOCHS_AHEAD: u64 = 4;
 
+/// Bits of a row in the number of a part: no row group has more than 2^40 rows.
+const ROW_BITS: u32 = 40;
+
 /// Orders that are kept: those of these epochs, of a few datasets.
 const KEPT_ORDERS: usize = 16;
 
-/// The samples with which a piece's stretches are fetched in an epoch, by the ranks that are asked about; in no order.
-pub(crate) fn uses(order: &Order, share: &Share, ranks: &[u64], piece: u32) -> Vec<u64> {
+/// The number that names rows of a row group to a cache, from a row of it on.
+pub(crate) fn part(row_group: usize, row: u64) -> u64 {
+    ((row_group as u64) << ROW_BITS) | row.min((1 << ROW_BITS) - 1)
+}
+
+/// Which of a piece's selected rows.
+pub(crate) struct Rows {
+    /// The piece, by its place in the selection.
+    pub(crate) piece: u32,
+    pub(crate) rows: Range<u64>,
+}
+
+/// The samples with which the stretches of these rows are fetched in an epoch, by the ranks that are asked about; in no order.
+pub(crate) fn uses(order: &Order, share: &Share, ranks: &[u64], Rows { piece, rows }: &Rows) -> Vec<u64> {
     let batches = Batches::new(order, *share);
-    let (_, positions) = order.piece_at(order.place_of_piece(piece));
+    let (_, positions) = order.piece_at(order.place_of_piece(*piece));
     let mut uses = Vec::new();
-    let mut at = positions.start;
-    while at < positions.end {
+    let (mut at, last) = (
+        positions.start + rows.start,
+        positions.end.min(positions.start + rows.end),
+    );
+    while at < last {
         let lane = order.lane_at(at);
         let start = order.lane_start(lane);
-        let end = positions.end.min(start + order.lane_len(lane));
+        let end = last.min(start + order.lane_len(lane));
         let windows = order.windows(lane);
         let places = windows.of(at - start).1.start..windows.of(end - 1 - start).1.end;
         let (regular, tail) = (batches.ranks_of_lane(lane), batches.tail(lane));
@@ -55,6 +76,8 @@ pub(crate) struct Horizon {
     plan: Arc<ReadPlan>,
     /// The ranks of this machine, as the share counts them.
     ranks: Vec<u64>,
+    /// A piece of no more bytes is fetched whole.
+    slice_bytes: u64,
     /// The dataset and file of an object, by store and path.
     files: HashMap<(String, String), (usize, u32)>,
     state: Mutex<State>,
@@ -90,6 +113,7 @@ impl Horizon {
                 None => ranks,
             },
             files,
+            slice_bytes: slice_bytes(&plan),
             state: Mutex::new(State {
                 now: plan.start,
                 orders: VecDeque::new(),
@@ -107,8 +131,8 @@ impl Horizon {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When a row group of a file is needed next, in samples from now; `None` where that is not known.
-    fn next_use_of(&self, source: usize, file: u32, row_group: u32) -> Result<Option<NextUse>> {
+    /// When rows of a row group of a file are needed next, from a row on, in samples from now; `None` where that is not known.
+    fn next_use_of(&self, (source, file): (usize, u32), row_group: u32, row: u64) -> Result<Option<NextUse>> {
         let (plan, dataset) = (&self.plan, &self.plan.sources[source].dataset);
         let pieces = dataset.pieces();
         let ordinal = pieces.partition_point(|piece| (piece.file, piece.row_group) < (file, row_group));
@@ -139,7 +163,16 @@ impl Horizon {
                     }
                     continue;
                 };
-                let uses = uses(&own.order, &plan.share, &self.ranks, piece as u32);
+                let set = &own.selection.pieces()[piece].rows;
+                let one = set.indices_of(row);
+                let rows = Rows {
+                    piece: piece as u32,
+                    rows: match pieces[ordinal].compressed_bytes <= self.slice_bytes || one.is_empty() {
+                        true => 0..set.len(),
+                        false => one,
+                    },
+                };
+                let uses = uses(&own.order, &plan.share, &self.ranks, &rows);
                 let numbers = uses
                     .into_iter()
                     .filter_map(|sample| plan.sequence.number(source, epoch, own_epoch, sample));
@@ -176,11 +209,12 @@ impl Horizon {
 }
 
 impl Foresight for Horizon {
-    fn next_use(&self, object: &ObjectKey, part: Option<u32>) -> Option<NextUse> {
+    fn next_use(&self, object: &ObjectKey, part: Option<u64>) -> Option<NextUse> {
         let place = (object.store().to_owned(), object.path().to_owned());
-        let (source, file) = *self.files.get(&place)?;
+        let file = *self.files.get(&place)?;
+        let (row_group, row) = (u32::try_from(part? >> ROW_BITS).ok()?, part? & ((1 << ROW_BITS) - 1));
         // What the reader itself will meet as an error is no concern of the cache.
-        self.next_use_of(source, file, part?).ok().flatten()
+        self.next_use_of(file, row_group, row).ok().flatten()
     }
 }
 

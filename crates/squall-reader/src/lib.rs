@@ -25,9 +25,14 @@ mod rank;
 
 mod view;
 
+mod budget;
+
 mod columns;
+mod sparse;
+
 mod fetch;
 mod io;
+mod slice;
 
 mod decode;
 mod scan;
@@ -51,6 +56,7 @@ mod values;
 
 mod ngram;
 
+mod footprint;
 mod source;
 
 mod plan;
@@ -68,6 +74,7 @@ mod cells;
 mod transform;
 
 mod bad_rows;
+mod lane;
 mod metrics;
 mod work;
 
@@ -99,6 +106,7 @@ pub use squall_dataset::cache::{CacheOptions, RangeCacheMetrics};
 pub use bad_rows::{BadRow, BadRows, OnBadRow};
 pub use builder::{ReaderBuilder, make_batch_reader, make_dataset, make_mixed_reader, make_reader};
 pub use epochs::{Epoch, Epochs};
+pub use footprint::DEFAULT_MEMORY_BUDGET;
 pub use forecast::{Coverage, DeliveryMap, Forecast, ForecastOptions, MapSize, Memory, Quality, RankForecast};
 pub use ledger::{Ledger, LedgerEntry, LedgerWriter};
 pub use map::{DEFAULT_CACHE_BYTES, MapDataset, MapStats};

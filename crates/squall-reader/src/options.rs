@@ -6,6 +6,7 @@ use std::sync::Arc;
 use squall_schema::{Error, Field, Result, Schema};
 
 use crate::bad_rows::OnBadRow;
+use crate::footprint::memory_budget;
 use crate::io::Io;
 use crate::ledger::Ledger;
 use crate::mix::{Ending, Mix, member_seed};
@@ -58,6 +59,7 @@ pub(crate) struct Options {
     pub(crate) resume: Option<ReaderState>,
     pub(crate) workers: Option<usize>,
     pub(crate) prefetch: Option<usize>,
+    pub(crate) memory_budget: Option<u64>,
     pub(crate) cache_bytes: Option<u64>,
 }
 
@@ -81,6 +83,7 @@ impl Default for Options {
             resume: None,
             workers: None,
             prefetch: None,
+            memory_budget: None,
             cache_bytes: None,
         }
     }
@@ -247,7 +250,13 @@ impl Options {
                 state.epoch
             )));
         }
+        let rows_of_batch = share.global_batch.div_ceil(share.world_size);
+        let least: Vec<_> = sources
+            .iter()
+            .map(|source| source.least_memory(rows_of_batch))
+            .collect();
         let plan = ReadPlan {
+            memory_budget: memory_budget(self.memory_budget, &least)?,
             start: self.resume.as_ref().map_or((0, 0), |state| (state.epoch, state.next)),
             sequence: match mixture {
                 Some(mix) => Sequence::Mixed(Arc::new(mix)),
@@ -326,6 +335,7 @@ impl Options {
             ("the state", self.resume.is_some()),
             ("the number of workers", self.workers.is_some()),
             ("the prefetch", self.prefetch.is_some()),
+            ("the memory budget", self.memory_budget.is_some()),
         ];
         let found = given
             .into_iter()

@@ -17,7 +17,6 @@
 //! Dropping the pipeline stops the driver, which ends the fetches and joins the workers.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{self, Poll};
@@ -25,18 +24,20 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded, unbounded};
 use futures::task::AtomicWaker;
-use squall_dataset::Piece;
 use squall_schema::{Error, Result, panic_text};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::fetch::{Wanted, fetch};
+use crate::budget::{Budget, Permit};
+use crate::fetch::{Wanted, guarded};
 use crate::gather::{Pick, Window};
+use crate::lane::{Arrived, Ask, Lane, Ready, Slicing};
 use crate::metrics::{Counters, Doing};
-use crate::order::Segment;
-use crate::plan::{Pass, PlannedBatch, ReadPlan, Schedule};
-use crate::row_set::RowSet;
-use crate::work::{Context, Cursor, Delivered, Event, Job, LaneKey, Part, Run};
+use crate::plan::{PlannedBatch, ReadPlan, Schedule};
+use crate::slice::{self, Streaming};
+use crate::source::Source;
+use crate::work::{Context, Delivered, Event, Job, LaneKey};
 
 /// Most batches that are planned ahead of those in work, so that windows are read before they are needed. Fewer are when
 /// they open more windows than there are lanes: about one window more a lane is in memory than the batches in work need.
@@ -53,11 +54,14 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(crate) fn start(plan: Arc<ReadPlan>, io: Handle, counters: Arc<Counters>) -> Result<Self> {
+    pub(crate) fn start(plan: Arc<ReadPlan>, io: Handle, counters: Arc<Counters>, budget: Arc<Budget>) -> Result<Self> {
         let (batches_in, batches) = bounded(1);
         let (events_in, events) = unbounded();
         let (jobs, work) = unbounded();
-        let context = Arc::new(Context::new(plan.clone(), counters.clone()));
+        let context = Arc::new(Context::new(plan.clone(), counters.clone(), budget.clone()));
+        let freed = events_in.clone();
+        // The driver may have stopped.
+        budget.on_freed(move || drop(freed.send(Event::Freed)));
         let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
             let spawned = std::thread::Builder::new().name(name).spawn(run);
             spawned.map_err(|error| Error::internal("cannot start a thread").with_source(error))
@@ -76,6 +80,7 @@ impl Pipeline {
             workers.push(spawn(format!("squall-worker-{i}"), Box::new(run))?);
         }
         let n_sources = plan.sources.len();
+        let slicing = slicing(&plan);
         let waker = Arc::new(AtomicWaker::new());
         let driver = Driver {
             schedule: Some(Schedule::new(plan)),
@@ -83,6 +88,8 @@ impl Pipeline {
             lanes: HashMap::new(),
             planned: VecDeque::new(),
             windows_ahead: 0,
+            unopened: VecDeque::new(),
+            slicing,
             newest: vec![0; n_sources],
             in_work: 0,
             n_jobs: 0,
@@ -96,6 +103,7 @@ impl Pipeline {
             batches: batches_in,
             waker: waker.clone(),
             fetches: JoinSet::new(),
+            stop: watch::Sender::new(false),
             io,
         };
         let woken = waker.clone();
@@ -160,26 +168,22 @@ impl Drop for Pipeline {
     }
 }
 
-/// A run that is fetched or being fetched.
-struct Pending {
-    rows: Range<u64>,
-    piece: Piece,
-    set: RowSet,
-    samples: Range<u64>,
-    /// `None` until it is here, or has failed.
-    run: Option<Result<Arc<Run>>>,
+/// For each dataset how its runs are cut: all slices together, those on their way too, are about a quarter of the budget.
+fn slicing(plan: &ReadPlan) -> Vec<Slicing> {
+    let bytes = slice_bytes(plan);
+    let of = |source: &Source| Slicing {
+        bytes,
+        rows: source.footprint.decode_rows,
+    };
+    plan.sources.iter().map(of).collect()
 }
 
-struct Lane {
-    pass: Arc<Pass>,
-    /// Windows to decode, in order.
-    queue: VecDeque<Arc<Window>>,
-    /// Runs that the queue and the window behind it need, in order.
-    runs: VecDeque<Pending>,
-    /// `None` while a job has it.
-    cursor: Option<Cursor>,
-    /// The first window that cannot be decoded, by its first row, and why. The lane stops there.
-    failed: Option<(u64, Error)>,
+/// Bytes of a slice of a run, about. A run of no more is fetched whole.
+pub(crate) fn slice_bytes(plan: &ReadPlan) -> u64 {
+    /// Less is not worth a request.
+    const LEAST: u64 = 64 << 10;
+    let lanes: u64 = plan.sources.iter().map(|source| source.lanes()).sum();
+    (plan.memory_budget / lanes.saturating_mul(8).max(1)).max(LEAST)
 }
 
 struct Driver {
@@ -191,6 +195,10 @@ struct Driver {
     planned: VecDeque<(usize, PlannedBatch)>,
     /// The sum of these numbers.
     windows_ahead: usize,
+    /// Windows that wait for memory, in the order in which batches need them, each with the pass and lane that it is of.
+    unopened: VecDeque<(LaneKey, Arc<Window>)>,
+    /// For each dataset how its runs are cut.
+    slicing: Vec<Slicing>,
     /// For each dataset the newest pass; lanes of older ones get no more windows.
     newest: Vec<u64>,
     in_work: usize,
@@ -208,6 +216,8 @@ struct Driver {
     batches: Sender<Result<Delivered>>,
     waker: Arc<AtomicWaker>,
     fetches: JoinSet<()>,
+    /// Ends what worker threads wait for.
+    stop: watch::Sender<bool>,
     io: Handle,
 }
 
@@ -215,6 +225,7 @@ impl Driver {
     fn run(mut self) {
         loop {
             self.plan();
+            self.open_windows();
             self.start_ready();
             let finished = self.schedule.is_none() && self.planned.is_empty() && self.in_work == 0;
             if finished && self.done.is_empty() {
@@ -253,7 +264,8 @@ impl Driver {
         Doing {
             workers: self.context.plan.workers as u64,
             jobs: self.n_jobs,
-            fetches: self.n_fetches,
+            // Windows that wait for memory are fetches that have not begun.
+            fetches: self.n_fetches + self.unopened.len() as u64,
             all_planned: self.schedule.is_none(),
             ready: (self.done.len() + self.batches.len()) as u64,
             full: self.n_started - self.n_delivered >= self.context.plan.prefetch as u64,
@@ -273,7 +285,8 @@ impl Driver {
                 Ok(Some(batch)) => {
                     self.windows_ahead += new.len();
                     self.planned.push_back((new.len(), batch));
-                    new.into_iter().for_each(|window| self.open_window(window));
+                    let keyed = new.into_iter().map(|window| ((window.pass.id, window.lane), window));
+                    self.unopened.extend(keyed);
                 }
                 Ok(None) => self.schedule = None,
                 Err(error) => {
@@ -285,132 +298,122 @@ impl Driver {
         }
     }
 
-    fn open_window(&mut self, window: Arc<Window>) {
-        let pass = &window.pass;
-        let key = (pass.id, window.lane);
+    /// Opens planned windows as far as there is memory for them.
+    fn open_windows(&mut self) {
+        while let Some((_, window)) = self.unopened.front() {
+            let source = &self.context.plan.sources[window.pass.source];
+            let bytes = (window.rows.end - window.rows.start).saturating_mul(source.footprint.stored);
+            // What will be fetched for it is taken with it.
+            let room = 2 * self.slicing[window.pass.source].bytes;
+            let budget = self.context.budget.clone();
+            let mut permit = budget.try_take(bytes, room);
+            if permit.is_none() {
+                budget.wait();
+                permit = budget.try_take(bytes, room);
+            }
+            // Nothing that goes on would give bytes back: the next batch must have its windows all the same.
+            let permit = permit.or_else(|| self.is_stuck().then(|| budget.take(bytes)));
+            let (Some(permit), Some((key, window))) = (permit, self.unopened.front().cloned()) else {
+                return;
+            };
+            self.unopened.pop_front();
+            self.open_window(key, window, permit);
+        }
+    }
+
+    /// Whether no job, fetch or finished batch is left that could give bytes back.
+    fn is_stuck(&self) -> bool {
+        self.n_jobs == 0 && self.n_fetches == 0 && self.done.is_empty() && self.batches.is_empty()
+    }
+
+    fn open_window(&mut self, key: LaneKey, window: Arc<Window>, permit: Permit) {
+        let pass = window.pass.clone();
         if pass.id > self.newest[pass.source] {
             self.newest[pass.source] = pass.id;
             let old = self.lanes.iter().filter(|(_, lane)| lane.pass.source == pass.source);
             let old: Vec<_> = old.map(|(key, _)| *key).filter(|key| key.0 < pass.id).collect();
             old.into_iter().for_each(|key| self.close_lane(key));
         }
-        let lane = self.lanes.entry(key).or_insert_with(|| Lane {
-            pass: pass.clone(),
-            queue: VecDeque::new(),
-            runs: VecDeque::new(),
-            cursor: Some(Cursor::default()),
-            failed: None,
-        });
-        let lane_len = pass.order.lane_len(window.lane);
-        // One window more than is needed now: its bytes are here when its turn comes.
-        let (_, ahead) = pass.order.windows(window.lane).of(window.rows.end.min(lane_len - 1));
-        let wanted = window.rows.start..ahead.end;
-        lane.queue.push_back(window);
-        self.fetch(key, wanted);
-        self.decode(key);
+        let slicing = self.slicing[pass.source];
+        let lane = self.lanes.entry(key);
+        let lane = lane.or_insert_with(|| Lane::new(pass.clone(), key.1, slicing));
+        lane.open(window, permit, self.context.plan.sources[pass.source].dataset.pieces());
+        self.go_on(key);
     }
 
-    /// Begins to fetch the runs that cover `wanted` and are not under way.
-    fn fetch(&mut self, key: LaneKey, wanted: Range<u64>) {
+    /// Begins the fetches and the decoding that a lane is ready for.
+    fn go_on(&mut self, key: LaneKey) {
         let Some(lane) = self.lanes.get_mut(&key) else {
             return;
         };
-        let last = lane.runs.back().map_or(0, |run| run.rows.end);
-        let mut at = wanted.start.max(last);
-        while at < wanted.end {
-            let Segment { piece, rows } = lane.pass.order.segment_at(key.1, at);
-            let end = at + (rows.end - rows.start);
-            let place = lane.pass.source;
-            let selected = &lane.pass.selection.pieces()[piece as usize];
-            let info = self.context.plan.sources[place].dataset.pieces()[selected.piece as usize];
-            lane.runs.push_back(Pending {
-                rows: at..end,
-                piece: info,
-                set: selected.rows.clone(),
-                samples: rows.clone(),
-                run: None,
+        let (asks, place) = (lane.asks(), lane.pass.source);
+        if let Some(Ready {
+            window,
+            permit,
+            cursor,
+            parts,
+        }) = lane.ready()
+        {
+            self.n_jobs += 1;
+            let _ = self.jobs.send(Job::Decode {
+                lane: key,
+                window,
+                permit,
+                cursor,
+                parts,
             });
-            let stored = selected.rows.runs(&rows);
-            let (context, events, start) = (self.context.clone(), self.events_in.clone(), at);
-            let mut counted = context.counters.fetch();
-            self.n_fetches += 1;
-            let task = async move {
-                let source = &context.plan.sources[place];
-                let wanted = Wanted {
-                    dataset: &source.dataset,
-                    footers: &source.footers,
-                    piece: &info,
-                    rows: stored,
-                    columns: &source.columns,
-                };
-                // The semaphore is never closed; a permit is held during the request only.
-                let _permit = context.fetches.acquire().await;
-                counted.begin();
-                let result = fetch(wanted).await;
-                drop(counted);
-                if let Ok(fetched) = &result {
-                    context.counters.fetched(fetched.bytes.held() as u64);
-                }
-                // The driver may have stopped.
-                let _ = events.send(Event::Fetched {
-                    lane: key,
-                    start,
-                    result,
-                });
-            };
-            self.fetches.spawn_on(task, &self.io);
-            at = end;
         }
+        asks.into_iter().for_each(|ask| self.fetch(key, place, ask));
         while self.fetches.try_join_next().is_some() {}
     }
 
-    /// Hands the lane's next window to a worker, if its bytes are here and no job has the lane.
-    fn decode(&mut self, key: LaneKey) {
-        let Some(lane) = self.lanes.get_mut(&key) else {
-            return;
+    fn fetch(&mut self, key: LaneKey, place: usize, ask: Ask) {
+        let (context, events) = (self.context.clone(), self.events_in.clone());
+        let mut counted = context.counters.fetch();
+        let permit = context.budget.take(ask.bytes);
+        let streaming = Streaming {
+            dataset: context.plan.sources[place].dataset.clone(),
+            io: self.io.clone(),
+            stop: self.stop.subscribe(),
         };
-        let (Some(window), Some(_), None) = (lane.queue.front(), &lane.cursor, &lane.failed) else {
-            return;
-        };
-        // A rank that takes part of a lane may never need some window.
-        while lane.runs.front().is_some_and(|run| run.rows.end <= window.rows.start) {
-            lane.runs.pop_front();
-        }
-        let mut parts = Vec::new();
-        for pending in &mut lane.runs {
-            let rows = window.rows.start.max(pending.rows.start)..window.rows.end.min(pending.rows.end);
-            if rows.start >= rows.end {
-                break;
-            }
-            match &pending.run {
-                Some(Ok(run)) => parts.push(Part { run: run.clone(), rows }),
-                None => return,
-                Some(Err(_)) => {
-                    if let Some(Err(error)) = pending.run.take() {
-                        lane.failed = Some((window.rows.start, error));
+        self.n_fetches += 1;
+        let task = async move {
+            let source = &context.plan.sources[place];
+            let start = ask.start;
+            let wanted = Wanted {
+                dataset: &source.dataset,
+                footers: &source.footers,
+                piece: &ask.piece,
+                rows: ask.stored,
+                columns: &source.columns,
+            };
+            // The semaphore is never closed; a permit is held during the request only.
+            let _permit = context.fetches.acquire().await;
+            counted.begin();
+            let work = async {
+                Ok(match &ask.run {
+                    Some(run) => (None, slice::go_on(wanted, &run.fetched, ask.next, permit).await?),
+                    None => {
+                        let (fetched, slice) = slice::open(wanted, ask.next, permit, streaming).await?;
+                        (Some(fetched), slice)
                     }
-                    return;
-                }
-            }
-        }
-        let covered: u64 = parts.iter().map(|part| part.rows.end - part.rows.start).sum();
-        if covered < window.rows.end - window.rows.start {
-            return;
-        }
-        let (Some(window), Some(cursor)) = (lane.queue.pop_front(), lane.cursor.take()) else {
-            return;
+                })
+            };
+            let result = guarded(work, &source.dataset, &ask.piece).await;
+            drop(counted);
+            let result = result.map(|(fetched, slice)| {
+                context.counters.fetched(slice.bytes);
+                tracing::trace!(lane = key.1, start, to = slice.to, bytes = slice.bytes, "fetched");
+                Arrived { fetched, slice }
+            });
+            // The driver may have stopped.
+            let _ = events.send(Event::Fetched {
+                lane: key,
+                start,
+                result,
+            });
         };
-        // The parts hold what the job needs; a run whose end is decoded is not needed again.
-        while lane.runs.front().is_some_and(|run| run.rows.end <= window.rows.end) {
-            lane.runs.pop_front();
-        }
-        self.n_jobs += 1;
-        let _ = self.jobs.send(Job::Decode {
-            lane: key,
-            window,
-            cursor,
-            parts,
-        });
+        self.fetches.spawn_on(task, &self.io);
     }
 
     /// Hands planned batches whose windows are decoded to the workers, in order.
@@ -421,9 +424,7 @@ impl Driver {
             };
             for Pick { window, .. } in batch.picks.iter().filter(|pick| pick.window.decoded.get().is_none()) {
                 let lane = self.lanes.get_mut(&(window.pass.id, window.lane));
-                // What failed behind the windows of this batch is no concern of it.
-                let failed = lane.and_then(|lane| lane.failed.take_if(|(start, _)| *start <= window.rows.start));
-                if let Some((_, error)) = failed {
+                if let Some(error) = lane.and_then(|lane| lane.take_failure(window)) {
                     self.fail(error);
                     return;
                 }
@@ -431,6 +432,18 @@ impl Driver {
             if batch.picks.iter().any(|pick| pick.window.decoded.get().is_none()) {
                 return;
             }
+            // Batches give bytes back when they are built: they never wait for windows, and the next one not at all.
+            let budget = &self.context.budget;
+            let bytes = self.context.plan.bytes_of(batch);
+            let mut permit = budget.try_take(bytes, 0);
+            if permit.is_none() && self.n_started > self.n_delivered {
+                budget.wait();
+                permit = budget.try_take(bytes, 0);
+                if permit.is_none() {
+                    return;
+                }
+            }
+            let permit = permit.unwrap_or_else(|| budget.take(bytes));
             self.windows_ahead -= n_new;
             let Some((_, batch)) = self.planned.pop_front() else {
                 return;
@@ -439,6 +452,7 @@ impl Driver {
             let _ = self.jobs.send(Job::Build {
                 seq: self.n_started,
                 batch,
+                permit,
             });
             self.n_started += 1;
             self.in_work += 1;
@@ -458,7 +472,7 @@ impl Driver {
         match &event {
             Event::Fetched { .. } => self.n_fetches -= 1,
             Event::Decoded { .. } | Event::Built { .. } => self.n_jobs -= 1,
-            Event::Stop => {}
+            Event::Freed | Event::Stop => {}
         }
         match event {
             Event::Fetched {
@@ -466,22 +480,10 @@ impl Driver {
                 start,
                 result,
             } => {
-                let Some(lane) = self.lanes.get_mut(&key) else {
-                    return;
-                };
-                if let Some(pending) = lane.runs.iter_mut().find(|run| run.rows.start == start) {
-                    pending.run = Some(result.map(|fetched| {
-                        tracing::trace!(lane = key.1, start, bytes = fetched.bytes.held(), "fetched");
-                        Arc::new(Run {
-                            rows: pending.rows.clone(),
-                            piece: pending.piece,
-                            set: pending.set.clone(),
-                            samples: pending.samples.clone(),
-                            fetched,
-                        })
-                    }));
+                if let Some(lane) = self.lanes.get_mut(&key) {
+                    lane.arrive(start, result);
                 }
-                self.decode(key);
+                self.go_on(key);
             }
             Event::Decoded {
                 lane: key,
@@ -489,35 +491,34 @@ impl Driver {
                 cursor,
                 result,
             } => {
-                let Some(lane) = self.lanes.get_mut(&key) else {
-                    return;
-                };
-                lane.cursor = Some(cursor);
-                match result {
-                    Ok(()) => self.decode(key),
-                    Err(error) => lane.failed = Some((start, error)),
+                if let Some(lane) = self.lanes.get_mut(&key) {
+                    lane.decoded(cursor, start, result);
                 }
+                self.go_on(key);
                 self.close_lane(key);
             }
             Event::Built { seq, result } => {
                 self.in_work -= 1;
                 self.done.insert(seq, result);
             }
-            Event::Stop => {}
+            Event::Freed | Event::Stop => {}
         }
     }
 
     /// Forgets a lane that has nothing to do and holds nothing that it will need.
     fn close_lane(&mut self, key: LaneKey) {
-        let idle = self.lanes.get(&key).is_some_and(|lane| {
-            let Some(cursor) = &lane.cursor else {
-                return false;
-            };
-            let holds_nothing = cursor.open.is_none() && lane.runs.is_empty();
-            lane.queue.is_empty() && lane.failed.is_none() && (holds_nothing || key.0 < self.newest[lane.pass.source])
-        });
+        let newest = &self.newest;
+        let idle = |lane: &Lane| lane.is_idle(key.0 < newest[lane.pass.source]);
+        let idle = self.lanes.get(&key).is_some_and(idle);
         if idle {
             self.lanes.remove(&key);
         }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // The workers that wait for bytes of a file are joined behind this.
+        self.stop.send_replace(true);
     }
 }

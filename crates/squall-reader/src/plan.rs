@@ -37,11 +37,22 @@ pub(crate) struct ReadPlan {
     pub(crate) workers: usize,
     /// Batches that are ready or in work before they are asked for.
     pub(crate) prefetch: usize,
+    /// Bytes that may be held at a time.
+    pub(crate) memory_budget: u64,
 }
 
 impl ReadPlan {
     pub(crate) fn identity(&self) -> OrderIdentity {
         OrderIdentity::new(&self.sources, &self.sequence, self.seed)
+    }
+
+    /// About how many bytes a batch takes.
+    pub(crate) fn bytes_of(&self, batch: &PlannedBatch) -> u64 {
+        let bytes = |pick: &Pick| {
+            let source = &self.sources[pick.window.pass.source];
+            (pick.rows.end - pick.rows.start).saturating_mul(source.footprint.delivered)
+        };
+        batch.picks.iter().map(bytes).fold(0, u64::saturating_add)
     }
 
     /// Samples of an epoch.

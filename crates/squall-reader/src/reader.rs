@@ -10,11 +10,12 @@ use squall_dataset::cache::Registration;
 use squall_schema::{Error, Result, Row, RowId, Schema};
 
 use crate::bad_rows::{BadRow, BadRows, OnBadRow};
+use crate::budget::Budget;
 use crate::epochs::Epochs;
 use crate::horizon::Horizon;
 use crate::io::Io;
 use crate::ledger::{LedgerEntry, LedgerWriter};
-use crate::metrics::{About, CacheMetrics, Counters, Meter, Metrics};
+use crate::metrics::{About, CacheMetrics, Counters, MemoryMetrics, Meter, Metrics};
 use crate::pipeline::Pipeline;
 use crate::plan::ReadPlan;
 use crate::questions::{Delivery, EpochPlan, SampleOrigin};
@@ -74,6 +75,7 @@ struct Core {
     identity: OrderIdentity,
     io: Arc<Io>,
     counters: Arc<Counters>,
+    budget: Arc<Budget>,
     /// The epoch and sample that come next.
     position: (u64, u64),
     /// Where it began, or was moved to.
@@ -106,6 +108,15 @@ impl Core {
         if !caches.is_empty() {
             counters.probe(Box::new(move |metrics| metrics.cache = Some(CacheMetrics::of(&caches))));
         }
+        let budget = Budget::new(plan.memory_budget);
+        let held = budget.clone();
+        counters.probe(Box::new(move |metrics| {
+            metrics.memory = MemoryMetrics {
+                budget: Some(held.limit()),
+                in_use: held.used(),
+                high_water: held.most(),
+            };
+        }));
         Self {
             pipeline: None,
             position: plan.start,
@@ -114,6 +125,7 @@ impl Core {
             bad_rows: BadRows::new(plan.on_bad_row),
             identity: plan.identity(),
             counters,
+            budget,
             plan: Arc::new(plan),
             io,
             ledger,
@@ -198,7 +210,7 @@ impl Core {
             };
             let plan = Arc::new(plan);
             self.horizon = self.foresee(&plan);
-            let pipeline = Pipeline::start(plan, self.io.handle(), self.counters.clone())?;
+            let pipeline = Pipeline::start(plan, self.io.handle(), self.counters.clone(), self.budget.clone())?;
             self.pipeline = Some(pipeline);
         }
         Ok(())
@@ -215,7 +227,10 @@ impl Core {
                 columns,
                 bad,
                 after,
+                _permit: permit,
             })) => {
+                // Who has a batch holds it on his own account.
+                drop(permit);
                 let substitutes = LedgerEntry::substitutes(&bad);
                 let mut noted = self.bad_rows.add(bad.clone());
                 let batch = SampleBatch {

@@ -85,7 +85,7 @@ impl Scan {
                 columns: &columns,
             })
             .await?;
-            bytes.fetch_add(fetched.bytes.held() as u64, Ordering::Relaxed);
+            bytes.fetch_add(fetched.bytes.held_bytes() as u64, Ordering::Relaxed);
             let partition = partition_values(&dataset, &piece);
             let work = move || {
                 let mut decoder = Decoder::new(&fetched, 0, DECODE_ROWS, columns, partition)?;

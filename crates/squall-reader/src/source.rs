@@ -11,6 +11,7 @@ use squall_schema::{Error, Result, RowId, Schema};
 use crate::columns::Columns;
 use crate::expand::SampleColumns;
 use crate::fetch::Footers;
+use crate::footprint::{Footprint, Least};
 use crate::gather::Gathering;
 use crate::io::Io;
 use crate::narrow::RowOptions;
@@ -74,6 +75,8 @@ pub(crate) struct Source {
     /// The columns behind the transform.
     pub(crate) schema: Arc<Schema>,
     pub(crate) order: OrderOptions,
+    /// What its samples take in memory.
+    pub(crate) footprint: Footprint,
     /// What decides how samples are made of the selected rows, for the state.
     pub(crate) sampling: String,
 }
@@ -84,6 +87,29 @@ impl Source {
         match &self.draws {
             Some(draws) => draws.samples(),
             None => self.selection.rows(),
+        }
+    }
+
+    /// Lanes of an epoch.
+    pub(crate) fn lanes(&self) -> u64 {
+        match self.order.shuffle {
+            Shuffle::Windows => self.order.lanes.min(self.len().max(1)),
+            Shuffle::None | Shuffle::Full => 1,
+        }
+    }
+
+    /// The least memory that its windows need, and two batches of so many rows.
+    pub(crate) fn least_memory(&self, rows_of_batch: u64) -> Least {
+        let lanes = self.lanes();
+        let window = match self.order.shuffle {
+            Shuffle::Full => self.len(),
+            Shuffle::None | Shuffle::Windows => self.order.window.min(self.len().div_ceil(lanes)),
+        };
+        Least {
+            lanes,
+            window,
+            rows_of_batch: rows_of_batch.min(self.len()),
+            footprint: self.footprint,
         }
     }
 
@@ -223,10 +249,12 @@ impl SourceOptions {
                 (columns, Arc::new(decoded), Arc::new(schema))
             }
         };
+        let footprint = Footprint::new(&dataset, span, &samples.schema, &schema, &order);
         let gathering = Gathering::new(&samples.schema, &decoded, outputs, order.shuffle)?;
         Ok(Source {
             order,
             gathering: Arc::new(gathering),
+            footprint,
             dataset,
             footers,
             selection,

@@ -14,10 +14,12 @@ use squall_schema::{Error, Field, Result, RowId, Value, panic_text};
 use tokio::sync::Semaphore;
 
 use crate::bad_rows::{BadRow, OnBadRow};
+use crate::budget::{Budget, Permit};
 use crate::expand::{Expander, Samples};
 use crate::fetch::Fetched;
 use crate::gather::{Filling, Picked, Window, interleave_batches};
-use crate::metrics::{Counters, Part as Work};
+use crate::lane::Arrived;
+use crate::metrics::{Counters, Part as Work, bytes_of};
 use crate::plan::{PlannedBatch, ReadPlan};
 use crate::row_set::RowSet;
 use crate::source::Source;
@@ -36,6 +38,8 @@ pub(crate) struct Delivered {
     pub(crate) bad: Vec<BadRow>,
     /// The epoch and sample that come after it.
     pub(crate) after: (u64, u64),
+    /// Until it is handed out.
+    pub(crate) _permit: Arc<Permit>,
 }
 
 /// The number of a pass, and a lane of it.
@@ -45,12 +49,14 @@ pub(crate) enum Job {
     Decode {
         lane: LaneKey,
         window: Arc<Window>,
+        permit: Permit,
         cursor: Cursor,
         parts: Vec<Part>,
     },
     Build {
         seq: u64,
         batch: PlannedBatch,
+        permit: Permit,
     },
 }
 
@@ -58,7 +64,7 @@ pub(crate) enum Event {
     Fetched {
         lane: LaneKey,
         start: u64,
-        result: Result<Fetched>,
+        result: Result<Arrived>,
     },
     Decoded {
         lane: LaneKey,
@@ -71,14 +77,25 @@ pub(crate) enum Event {
         seq: u64,
         result: Result<Delivered>,
     },
+    /// Bytes of the budget were given back.
+    Freed,
     Stop,
 }
 
 /// Where a lane's decoder stands between two jobs.
 #[derive(Default)]
 pub(crate) struct Cursor {
-    /// The decoder, the lane's row where its run begins, and the row that it gives next.
-    pub(crate) open: Option<(Box<Expander>, u64, u64)>,
+    pub(crate) open: Option<Open>,
+}
+
+/// A decoder that is not at its end.
+pub(crate) struct Open {
+    decoder: Box<Expander>,
+    /// The lane's row where its run begins, and the row that it gives next.
+    start: u64,
+    next: u64,
+    /// For the pages that it holds.
+    _permit: Permit,
 }
 
 /// A part of a window: rows of a lane that lie in one fetched run.
@@ -95,6 +112,8 @@ pub(crate) struct Run {
     /// The samples of the piece, and which of them these are.
     pub(crate) set: RowSet,
     pub(crate) samples: Range<u64>,
+    /// Whether its slices are forgotten behind the decoder.
+    pub(crate) is_sliced: bool,
     pub(crate) fetched: Fetched,
 }
 
@@ -106,6 +125,7 @@ pub(crate) struct Context {
     /// For each dataset and each file of it the partition fields that are read, with their values.
     partitions: Vec<Vec<PartitionValues>>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) budget: Arc<Budget>,
 }
 
 /// The partition fields of a file that are read, with their values.
@@ -122,11 +142,12 @@ fn partitions(source: &Source) -> Vec<PartitionValues> {
 }
 
 impl Context {
-    pub(crate) fn new(plan: Arc<ReadPlan>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(plan: Arc<ReadPlan>, counters: Arc<Counters>, budget: Arc<Budget>) -> Self {
         Self {
             fetches: Semaphore::new(FETCHES),
             partitions: plan.sources.iter().map(partitions).collect(),
             counters,
+            budget,
             plan,
         }
     }
@@ -137,10 +158,11 @@ impl Context {
             Job::Decode {
                 lane,
                 window,
+                permit,
                 mut cursor,
                 parts,
             } => {
-                let decode = || guard(|| self.decode(&window, &mut cursor, &parts));
+                let decode = || guard(|| self.decode((&window, permit), &mut cursor, &parts));
                 let result = self.counters.time(Work::Decode, decode);
                 let start = window.rows.start;
                 Event::Decoded {
@@ -150,14 +172,14 @@ impl Context {
                     result,
                 }
             }
-            Job::Build { seq, batch } => Event::Built {
+            Job::Build { seq, batch, permit } => Event::Built {
                 seq,
-                result: self.counters.time(Work::Build, || guard(|| self.build(&batch))),
+                result: self.counters.time(Work::Build, || guard(|| self.build(&batch, permit))),
             },
         }
     }
 
-    fn decode(&self, window: &Window, cursor: &mut Cursor, parts: &[Part]) -> Result<()> {
+    fn decode(&self, (window, mut permit): (&Window, Permit), cursor: &mut Cursor, parts: &[Part]) -> Result<()> {
         let source = &self.plan.sources[window.pass.source];
         let mut filling = Filling::new(window, &source.gathering.layout)?;
         for part in parts {
@@ -168,13 +190,14 @@ impl Context {
                     .at("file", &file.path)
                     .at("URL", source.dataset.url())
             };
-            let mut decoder = match cursor.open.take() {
-                Some((decoder, start, next)) if start == part.run.rows.start && next == part.rows.start => decoder,
-                _ => {
+            let open = cursor.open.take();
+            let goes_on = |open: &Open| open.start == part.run.rows.start && open.next == part.rows.start;
+            let (mut decoder, permit) = match open.filter(goes_on) {
+                Some(open) => (open.decoder, open._permit),
+                None => {
                     let skip = part.rows.start - part.run.rows.start;
                     let partition = self.partitions[window.pass.source][part.run.piece.file as usize].clone();
-                    // A lane does not decode more at a time than its windows hold.
-                    let rows_at_once = source.order.window;
+                    let rows_at_once = source.footprint.decode_rows;
                     let samples = Samples {
                         rows: &part.run.set,
                         fetched: part.run.samples.clone(),
@@ -182,25 +205,36 @@ impl Context {
                     };
                     let stored = source.columns.clone();
                     let columns = source.samples.clone();
+                    let permit = self.budget.take(part.run.fetched.decoder_bytes());
                     let new = Expander::new(&part.run.fetched, samples, columns, rows_at_once, stored, partition);
-                    Box::new(new.map_err(at)?)
+                    (Box::new(new.map_err(at)?), permit)
                 }
             };
             let rows = part.rows.end - part.rows.start;
             decoder.take(rows, &mut |batch| filling.push(&batch)).map_err(at)?;
+            if part.run.is_sliced {
+                part.run.fetched.bytes.forget(decoder.decoded());
+            }
             if part.rows.end < part.run.rows.end {
-                cursor.open = Some((decoder, part.run.rows.start, part.rows.end));
+                cursor.open = Some(Open {
+                    decoder,
+                    start: part.run.rows.start,
+                    next: part.rows.end,
+                    _permit: permit,
+                });
             }
         }
         let decoded = filling.finish();
         self.counters.decoded(decoded.bytes());
+        permit.resize(decoded.bytes());
+        let decoded = decoded.with_permit(permit);
         window
             .decoded
             .set(decoded)
             .map_err(|_| Error::internal("a window is decoded twice"))
     }
 
-    fn build(&self, batch: &PlannedBatch) -> Result<Delivered> {
+    fn build(&self, batch: &PlannedBatch, mut permit: Permit) -> Result<Delivered> {
         let mut picked = Picked::new(batch);
         let mut bad = Vec::new();
         let columns = match &*self.plan.sources {
@@ -220,6 +254,7 @@ impl Context {
             }
         };
         self.counters.built(&columns);
+        permit.resize(bytes_of(&columns));
         Ok(Delivered {
             epoch: batch.epoch,
             step: batch.step,
@@ -228,6 +263,7 @@ impl Context {
             ids: picked.ids,
             bad,
             after: batch.after,
+            _permit: Arc::new(permit),
         })
     }
 

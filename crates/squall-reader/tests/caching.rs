@@ -11,6 +11,7 @@ use squall_dataset::{DatasetUrl, Store};
 use squall_reader::{
     BatchReader, CacheOptions, RangeCacheMetrics, ReaderBuilder, Remainder, make_batch_reader, make_dataset,
 };
+use squall_schema::ByteSize;
 use squall_testkit::{Layout, write_file};
 use tempfile::TempDir;
 
@@ -211,12 +212,16 @@ fn local_stores_are_not_cached_unless_asked() {
     let setting = Setting::new("not-cached");
     let directory = setting.directory.path().join("cache");
     let mut reader = make_batch_reader(&setting.url)
-        .local_cache(&directory, 1 << 24)
+        .local_cache(&directory, ByteSize::mib(16))
         .build()
         .expect("a reader");
     assert!(reader.dataset().store().cache().is_none());
     assert_eq!(read(&mut reader, ALL, 0).len(), FILES * ROWS);
-    let error = crate::error(make_batch_reader(&setting.url).local_cache(&directory, 1).build());
+    let error = crate::error(
+        make_batch_reader(&setting.url)
+            .local_cache(&directory, ByteSize::new(1))
+            .build(),
+    );
     assert!(
         error
             .to_string()

@@ -9,6 +9,8 @@
 
 mod error;
 
+mod byte_size;
+
 mod dtype;
 mod field;
 mod flatten;
@@ -34,6 +36,7 @@ mod deserialize;
 pub mod footer;
 pub mod metadata;
 
+pub use byte_size::ByteSize;
 pub use dtype::{DType, TimeUnit};
 pub use error::{Error, ErrorKind, Result, panic_text};
 pub use field::{Field, FieldType, Shape};

@@ -25,8 +25,9 @@ pub enum NextUse {
 /// All ranks of a run should say the same at the same sample, so that none evicts what another keeps.
 pub trait Foresight: Send + Sync {
     /// When a part of an object is needed next by anyone on this machine; `None` where that is not known, for another dataset
-    /// say. `part` is what the object was read with: a row group's place in its file.
-    fn next_use(&self, object: &ObjectKey, part: Option<u32>) -> Option<NextUse>;
+    /// say. `part` is the number that it was read with: what it means is for the reader to say, a row group of a
+    /// file, say.
+    fn next_use(&self, object: &ObjectKey, part: Option<u64>) -> Option<NextUse>;
 }
 
 /// How much an entry is worth. The largest goes first.
@@ -101,7 +102,7 @@ impl Knowledge {
     }
 
     /// What an entry is worth that is used now.
-    pub(super) fn worth(&self, key: &ObjectKey, part: Option<u32>, used: SystemTime) -> Worth {
+    pub(super) fn worth(&self, key: &ObjectKey, part: Option<u64>, used: SystemTime) -> Worth {
         let (foresights, current) = {
             let known = self.known();
             let place = (key.store().to_owned(), key.path().to_owned());

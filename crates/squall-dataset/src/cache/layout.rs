@@ -62,7 +62,7 @@ impl Shelf {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct EntryName {
     pub(super) slot: u64,
-    pub(super) part: Option<u32>,
+    pub(super) part: Option<u64>,
 }
 
 impl EntryName {
@@ -161,7 +161,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let layout = Layout::create(directory.path()).expect("a layout");
         let key = ObjectKey::new("s3://a", "x", 1 << 40, Some("1"), None).expect("a key");
-        for (slot, part) in [(0, None), (77, Some(0)), (1 << 17, Some(u32::MAX))] {
+        for (slot, part) in [(0, None), (77, Some(0)), (1 << 17, Some(u64::MAX))] {
             let path = layout.entry(&key, EntryName { slot, part });
             let name = |path: &Path| {
                 path.file_name()

@@ -194,7 +194,7 @@ impl RangeCache {
     pub async fn get_ranges<F, Fut>(
         self: &Arc<Self>,
         object: &ObjectKey,
-        part: Option<u32>,
+        part: Option<u64>,
         ranges: &[Range<u64>],
         fetch: F,
     ) -> Result<Vec<Bytes>>
@@ -290,7 +290,7 @@ impl RangeCache {
     }
 
     /// Keeps what was fetched, as far as there is room for it.
-    fn store(&self, object: &ObjectKey, part: Option<u32>, chunks: &[Chunk]) {
+    fn store(&self, object: &ObjectKey, part: Option<u64>, chunks: &[Chunk]) {
         for chunks in entries(chunks) {
             let paused = self
                 .pause
@@ -317,7 +317,7 @@ impl RangeCache {
         }
     }
 
-    fn write(&self, object: &ObjectKey, part: Option<u32>, chunks: &[Chunk]) -> io::Result<()> {
+    fn write(&self, object: &ObjectKey, part: Option<u64>, chunks: &[Chunk]) -> io::Result<()> {
         let header = encode_header(object, chunks);
         let len = header.len() as u64 + chunks.iter().map(|chunk| chunk.bytes.len() as u64).sum::<u64>();
         let worth = self.knowledge.worth(object, part, SystemTime::now());
@@ -357,7 +357,7 @@ fn distinct(mut parts: Vec<Part>) -> Vec<Part> {
 }
 
 /// The slots that are missing of a part.
-fn slots(parts: &[Part], part: Option<u32>) -> Vec<EntryName> {
+fn slots(parts: &[Part], part: Option<u64>) -> Vec<EntryName> {
     let missing = parts.iter().filter(|part| part.bytes.is_none());
     let mut slots: Vec<_> = missing
         .flat_map(|part| part.range.start / SLOT_BYTES..=(part.range.end - 1) / SLOT_BYTES)

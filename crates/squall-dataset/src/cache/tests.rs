@@ -63,7 +63,7 @@ impl Setting {
         &self,
         key: &ObjectKey,
         object: u64,
-        part: Option<u32>,
+        part: Option<u64>,
         ranges: &[Range<u64>],
     ) -> Vec<Range<u64>> {
         let mut asked = Vec::new();
@@ -249,7 +249,7 @@ fn truncate(path: &Path, len: u64) {
 struct ByNumber;
 
 impl Foresight for ByNumber {
-    fn next_use(&self, _: &ObjectKey, part: Option<u32>) -> Option<NextUse> {
+    fn next_use(&self, _: &ObjectKey, part: Option<u64>) -> Option<NextUse> {
         match part? {
             part @ ..1000 => Some(NextUse::After(u64::from(part))),
             _ => Some(NextUse::Never),
@@ -260,7 +260,7 @@ impl Foresight for ByNumber {
 const ENTRY: u64 = 100_000;
 
 /// Reads the entry of a part, and says whether it was fetched.
-async fn read_part(setting: &Setting, part: Option<u32>, place: u64) -> bool {
+async fn read_part(setting: &Setting, part: Option<u64>, place: u64) -> bool {
     let range = place * ENTRY..(place + 1) * ENTRY - 2_000;
     let asked = setting
         .get_part(&key(1, 1 << 40), 1, part, std::slice::from_ref(&range))

@@ -24,7 +24,7 @@ use squall_schema::{DType, Field, Result};
 use super::conjunct::Conjuncts;
 use super::place::{Place, is_integer};
 use super::statistics::FileColumns;
-use crate::fetch::SparseBytes;
+use crate::sparse::SparseBytes;
 
 /// Requests for one filter: its head where the footer does not tell its length, then the rest.
 const MOST_REQUESTS: usize = 2;

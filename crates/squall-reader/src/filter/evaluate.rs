@@ -79,7 +79,7 @@ pub(super) async fn evaluate(scan: Scan, clause: Arc<Clause>, work: Work) -> Res
             columns: &columns,
         })
         .await?;
-        bytes += fetched.bytes.held() as u64;
+        bytes += fetched.bytes.held_bytes() as u64;
         let here = Here {
             fetched,
             columns,

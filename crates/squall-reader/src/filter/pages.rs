@@ -21,7 +21,8 @@ use squall_schema::{Field, Result};
 use super::conjunct::{Conjunct, Conjuncts};
 use super::place::Place;
 use super::statistics::{Bounds, FileColumns, Statistics};
-use crate::fetch::{SparseBytes, range_in_file};
+use crate::fetch::range_in_file;
+use crate::sparse::SparseBytes;
 
 /// Rows of a row group beyond which a bitmap of them is not made on the word of a footer.
 pub(super) const MOST_ROWS: u64 = 1 << 31;

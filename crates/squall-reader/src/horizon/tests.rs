@@ -21,8 +21,8 @@ fn order(pieces: &[u64], shuffle: Shuffle, (lanes, window): (u64, u64), epoch: u
 }
 
 /// What [`uses`] says, by walking the epoch: for each rank, the samples with which a window is opened that reaches into a
-/// stretch of the piece that no window before did.
-fn walked(order: &Order, share: Share, rank: u64, piece: u32) -> Vec<u64> {
+/// stretch of the rows that no window before did.
+fn walked(order: &Order, share: Share, rank: u64, wanted: &Rows) -> Vec<u64> {
     let share = Share { rank, ..share };
     let mut uses = BTreeMap::new();
     let mut next = 0;
@@ -31,8 +31,11 @@ fn walked(order: &Order, share: Share, rank: u64, piece: u32) -> Vec<u64> {
         for run in slice.runs.iter().filter(|run| run.part == 0) {
             for q in run.rows.clone() {
                 let (_, window) = order.windows(run.lane).of(q);
-                let of_piece = |row: &u64| order.locate_unshuffled(run.lane, *row).0 == piece;
-                if window.clone().any(|row| of_piece(&row)) {
+                let is_wanted = |row: u64| {
+                    let (piece, n) = order.locate_unshuffled(run.lane, row);
+                    piece == wanted.piece && wanted.rows.contains(&n)
+                };
+                if window.clone().any(is_wanted) {
                     uses.entry(run.lane).or_insert(q * order.lanes() + run.lane);
                 }
             }
@@ -52,21 +55,23 @@ proptest! {
         (world_size, batch) in (1u64..6, 1u64..9),
         remainder in prop::sample::select(vec![Remainder::Keep, Remainder::Drop, Remainder::Pad]),
         epoch in 0u64..3,
+        (first, n) in (0u64..40, 1u64..40),
     ) {
         let order = order(&pieces, shuffle, shape, epoch);
         let share = Share { rank: 0, world_size, global_batch: batch * world_size, remainder };
-        for piece in 0..pieces.len() as u32 {
+        for (piece, len) in (0u32..).zip(&pieces) {
+            let rows = Rows { piece, rows: first % len..(first % len + n).min(*len) };
             let mut all = Vec::new();
             for rank in 0..world_size {
-                let mut expected = walked(&order, share, rank, piece);
-                let mut found = uses(&order, &share, &[rank], piece);
+                let mut expected = walked(&order, share, rank, &rows);
+                let mut found = uses(&order, &share, &[rank], &rows);
                 expected.sort_unstable();
                 found.sort_unstable();
                 prop_assert_eq!(&found, &expected, "piece {} of rank {}", piece, rank);
                 all.extend(found);
             }
             let ranks: Vec<_> = (0..world_size).collect();
-            let mut together = uses(&order, &share, &ranks, piece);
+            let mut together = uses(&order, &share, &ranks, &rows);
             together.sort_unstable();
             all.sort_unstable();
             prop_assert_eq!(together, all);
@@ -88,7 +93,7 @@ fn accesses(lanes: u64) -> Vec<(u64, u32)> {
     for epoch in 0..EPOCHS {
         let order = order(&[ROWS; PIECES], Shuffle::Windows, (lanes, 32), epoch);
         let of_piece = |piece: u32| {
-            let uses = uses(&order, &share, &[0], piece);
+            let uses = uses(&order, &share, &[0], &Rows { piece, rows: 0..ROWS });
             uses.into_iter()
                 .map(move |sample| (epoch * len + sample, piece))
                 .collect::<Vec<_>>()
@@ -146,7 +151,7 @@ struct ByOrder {
 }
 
 impl Foresight for ByOrder {
-    fn next_use(&self, _: &ObjectKey, part: Option<u32>) -> Option<NextUse> {
+    fn next_use(&self, _: &ObjectKey, part: Option<u64>) -> Option<NextUse> {
         let (uses, now) = (&self.uses[part? as usize], *self.now.lock().expect("no panic"));
         let next = uses.iter().find(|sample| **sample > now);
         Some(next.map_or(NextUse::Never, |next| NextUse::After(next - now)))
@@ -178,14 +183,14 @@ fn of_cache(accesses: &[(u64, u32)], capacity: usize, foresight: bool) -> usize 
     for (sample, piece) in accesses {
         *order.now.lock().expect("no panic") = *sample;
         let start = u64::from(*piece) * BYTES;
-        let fetch = |missing: Vec<std::ops::Range<u64>>| async move {
+        let fetch = |missing: Vec<Range<u64>>| async move {
             Ok(missing
                 .iter()
                 .map(|range| vec![0; (range.end - range.start) as usize].into())
                 .collect())
         };
         runtime
-            .block_on(cache.get_ranges(&key, Some(*piece), &[start..start + BYTES], fetch))
+            .block_on(cache.get_ranges(&key, Some(u64::from(*piece)), &[start..start + BYTES], fetch))
             .expect("bytes");
     }
     cache.metrics().hits as usize

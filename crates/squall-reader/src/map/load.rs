@@ -19,11 +19,13 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::spawn_blocking;
 
 use crate::decode::{DECODE_ROWS, Decoder};
-use crate::fetch::{Fetched, SparseBytes, selection};
+use crate::fetch::{Fetched, selection};
+use crate::horizon::part;
 use crate::map::cache::{Asked, Cache, Entry, Key, MapStats, wait_for};
 use crate::map::cut::{Cached, Runs, Segment};
 use crate::map::layout::Layout;
 use crate::source::Source;
+use crate::sparse::SparseBytes;
 use crate::transform::record_batch;
 use crate::work::guard;
 
@@ -259,7 +261,11 @@ impl Loader {
                 let dataset = &self.source.dataset;
                 let fetched = dataset
                     .store()
-                    .get_part(&dataset.file_of(&piece).path, piece.row_group, &ranges)
+                    .get_part(
+                        &dataset.file_of(&piece).path,
+                        part(piece.row_group as usize, 0),
+                        &ranges,
+                    )
                     .await?;
                 drop(permit);
                 self.fetched_bytes.fetch_add(

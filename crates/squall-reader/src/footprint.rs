@@ -1,0 +1,99 @@
+//! What rows take in memory, as far as schema and metadata tell before any is read.
+
+use squall_dataset::Dataset;
+use squall_schema::{Error, Field, Result, Schema};
+
+use crate::decode::DECODE_ROWS;
+use crate::order::OrderOptions;
+
+/// Bytes of the rows that a lane decodes at a time, about. Decoding fewer costs more a row; more are held for longer.
+const DECODE_BYTES: u64 = 512 << 10;
+
+/// The memory of a reader where none is given, if its windows and batches need no more than half of it.
+pub const DEFAULT_MEMORY_BUDGET: u64 = 1 << 30;
+
+/// What the rows of a dataset take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Footprint {
+    /// Bytes of a sample as it is stored, and as it is delivered.
+    pub(crate) stored: u64,
+    pub(crate) delivered: u64,
+    /// Rows that a lane decodes at a time.
+    pub(crate) decode_rows: u64,
+}
+
+impl Footprint {
+    /// Of samples with the columns `stored`, of `span` rows each, that become `delivered`.
+    pub(crate) fn new(dataset: &Dataset, span: u64, stored: &Schema, delivered: &Schema, order: &OrderOptions) -> Self {
+        let bytes: u64 = dataset.pieces().iter().map(|piece| piece.uncompressed_bytes).sum();
+        // What the columns of no fixed width take is not known without the footers: at most all of it.
+        let row = (bytes / dataset.rows().max(1)).max(1).saturating_mul(span);
+        let total = |schema: &Schema| {
+            let sizes: Vec<_> = schema.fields().iter().map(fixed_bytes).collect();
+            let fixed = sizes.iter().flatten().fold(0u64, |sum, size| sum.saturating_add(*size));
+            match sizes.iter().all(Option::is_some) {
+                true => fixed,
+                false => fixed.saturating_add(row),
+            }
+        };
+        let stored = total(stored).max(1);
+        let decode_rows = (DECODE_BYTES * span / stored)
+            .clamp(1, DECODE_ROWS)
+            .min(order.window.max(1));
+        Self {
+            stored,
+            delivered: total(delivered).max(1),
+            decode_rows,
+        }
+    }
+}
+
+/// The least memory that these windows and batches need: a window of each lane with the rows that are decoded beyond it, and two
+/// batches.
+pub(crate) struct Least {
+    pub(crate) lanes: u64,
+    pub(crate) window: u64,
+    pub(crate) rows_of_batch: u64,
+    pub(crate) footprint: Footprint,
+}
+
+impl Least {
+    pub(crate) fn bytes(&self) -> u64 {
+        let Footprint { stored, delivered, .. } = self.footprint;
+        let rows = self
+            .lanes
+            .saturating_mul(self.window.saturating_add(self.footprint.decode_rows));
+        let batches = self.rows_of_batch.saturating_mul(2).saturating_mul(delivered);
+        rows.saturating_mul(stored).saturating_add(batches)
+    }
+}
+
+/// The budget that was given, or one that suits; an error where the windows do not fit in it.
+pub(crate) fn memory_budget(given: Option<u64>, parts: &[Least]) -> Result<u64> {
+    let least = parts.iter().fold(0u64, |sum, part| sum.saturating_add(part.bytes()));
+    let Some(given) = given else {
+        return Ok(DEFAULT_MEMORY_BUDGET.max(least.saturating_mul(2)));
+    };
+    if given >= least {
+        return Ok(given);
+    }
+    let of = |part: &Least| {
+        let Footprint { stored, delivered, .. } = part.footprint;
+        format!(
+            "{} lanes with windows of {} rows of about {stored} bytes and two batches of {} rows of {delivered}",
+            part.lanes, part.window, part.rows_of_batch
+        )
+    };
+    let parts: Vec<_> = parts.iter().map(of).collect();
+    Err(Error::invalid(format!(
+        "a memory budget of {given} bytes is too small: {} take {least} bytes; give more memory, fewer lanes or a smaller window",
+        parts.join(", ")
+    )))
+}
+
+/// Bytes of a value of which the schema tells the size.
+pub(crate) fn fixed_bytes(field: &Field) -> Option<u64> {
+    let elements = u64::try_from(field.shape.element_count()?).ok()?;
+    let item = u64::try_from(field.dtype.item_size()?).ok()?;
+    item.checked_mul(elements)
+}

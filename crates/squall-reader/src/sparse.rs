@@ -1,0 +1,158 @@
+//! The parts of a file that are here.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Buf, Bytes, buf::Reader};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, Length};
+use squall_schema::Result;
+
+use crate::budget::Permit;
+
+/// The parts of a file that were fetched; more may come, and those that are not needed any more may go. Reading any other part
+/// is an error, or fetches it where a [`Source`] is given.
+#[derive(Clone)]
+pub(crate) struct SparseBytes {
+    held: Arc<Mutex<Held>>,
+    file_size: u64,
+    source: Option<Arc<dyn Source>>,
+}
+
+/// Where bytes come from that are not here: for column chunks of which nobody knows where their pages are.
+pub(crate) trait Source: Send + Sync {
+    /// At least these bytes of the file, and more if it is worth it; waits for them. Gives the place of the first.
+    fn load(&self, start: u64, length: usize) -> Result<(u64, Bytes)>;
+
+    /// The column chunk that holds this byte.
+    fn chunk_of(&self, byte: u64) -> Option<Range<u64>>;
+}
+
+#[derive(Default)]
+struct Held {
+    /// Each part by the place of its first byte.
+    parts: BTreeMap<u64, Bytes>,
+    slices: VecDeque<Slice>,
+}
+
+/// Parts that came together, and go together.
+struct Slice {
+    /// The row, counted by the decoder, that is the first to need none of them.
+    end: u64,
+    starts: Vec<u64>,
+    _permit: Option<Permit>,
+}
+
+impl SparseBytes {
+    /// These parts, each with its first byte's place.
+    pub(crate) fn new(parts: Vec<(u64, Bytes)>, file_size: u64) -> Self {
+        let bytes = Self {
+            held: Arc::default(),
+            file_size,
+            source: None,
+        };
+        bytes.add(parts, u64::MAX, None);
+        bytes
+    }
+
+    /// Parts that are read when they are asked for.
+    pub(crate) fn streamed(source: Arc<dyn Source>, file_size: u64, permit: Permit) -> Self {
+        let bytes = Self {
+            held: Arc::default(),
+            file_size,
+            source: Some(source),
+        };
+        bytes.add(Vec::new(), u64::MAX, Some(permit));
+        bytes
+    }
+
+    /// More parts, which are not needed from row `end` on.
+    pub(crate) fn add(&self, parts: Vec<(u64, Bytes)>, end: u64, permit: Option<Permit>) {
+        let mut held = self.held();
+        let starts = parts.iter().map(|(start, _)| *start).collect();
+        held.parts.extend(parts);
+        held.slices.push_back(Slice {
+            end,
+            starts,
+            _permit: permit,
+        });
+    }
+
+    /// Forgets what is not needed from this row on.
+    pub(crate) fn forget(&self, row: u64) {
+        let mut held = self.held();
+        while let Some(slice) = held.slices.pop_front_if(|slice| slice.end <= row) {
+            for start in &slice.starts {
+                held.parts.remove(start);
+            }
+        }
+    }
+
+    /// Bytes that are held.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.held().parts.values().map(Bytes::len).sum()
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bytes from `start` on, at least `length` of them if that many are here or can be had.
+    fn from(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        let missing = || ParquetError::General(format!("byte {start} of the file was not fetched"));
+        let found = |held: &Held| {
+            let (offset, bytes) = held.parts.range(..=start).next_back()?;
+            let skip = usize::try_from(start - offset).ok()?;
+            (skip <= bytes.len()).then(|| bytes.slice(skip..))
+        };
+        let here = found(&self.held());
+        let Some(source) = &self.source else {
+            return here.ok_or_else(missing);
+        };
+        if let Some(bytes) = here.filter(|bytes| bytes.len() >= length) {
+            return Ok(bytes);
+        }
+        let (place, bytes) = source
+            .load(start, length)
+            .map_err(|error| ParquetError::External(Box::new(error)))?;
+        let mut held = self.held();
+        // A column is read forwards: of each the last part is enough.
+        if let Some(chunk) = source.chunk_of(start) {
+            held.parts.retain(|start, _| !chunk.contains(start));
+        }
+        held.parts.insert(place, bytes);
+        found(&held).ok_or_else(missing)
+    }
+}
+
+impl Length for SparseBytes {
+    fn len(&self) -> u64 {
+        self.file_size
+    }
+}
+
+impl ChunkReader for SparseBytes {
+    type T = Reader<Bytes>;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
+        // What is read this way is a page's header.
+        let chunk = self.source.as_ref().and_then(|source| source.chunk_of(start));
+        let left = chunk.map_or(0, |chunk| usize::try_from(chunk.end - start).unwrap_or(usize::MAX));
+        Ok(self.from(start, left.min(HEADER_BYTES))?.reader())
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        let bytes = self.from(start, length)?;
+        if bytes.len() < length {
+            let found = bytes.len();
+            return Err(ParquetError::EOF(format!(
+                "expected {length} bytes at {start} of the file, fetched {found}"
+            )));
+        }
+        Ok(bytes.slice(..length))
+    }
+}
+
+/// Bytes in which a page's header fits, with statistics of some length.
+const HEADER_BYTES: usize = 64 << 10;
