@@ -20,9 +20,10 @@ const ROWS: usize = 640;
 /// Bytes of a row.
 const BYTES: usize = 1000;
 
-/// A data set in memory, of row groups of 20 rows.
+/// A data set in memory.
 struct Setting {
     url: String,
+    row_group: usize,
     directory: TempDir,
 }
 
@@ -39,7 +40,13 @@ fn rows(file: usize, from: u8) -> RecordBatch {
 
 impl Setting {
     fn new(name: &str) -> Self {
+        Self::of(name, 20)
+    }
+
+    /// With so many rows a row group.
+    fn of(name: &str, row_group: usize) -> Self {
         let setting = Self {
+            row_group,
             url: format!("memory://{name}/train"),
             directory: tempfile::tempdir().expect("a directory"),
         };
@@ -49,7 +56,7 @@ impl Setting {
 
     fn put(&self, file: usize, from: u8) {
         let layout = Layout {
-            row_group: 20,
+            row_group: self.row_group,
             page: 20,
             ..Layout::default()
         };
@@ -175,6 +182,38 @@ fn half_a_cache_serves_half_of_an_epoch() {
         );
         assert_eq!((metrics.failures, metrics.damaged), (0, 0));
     }
+}
+
+/// Row groups that are read in slices, or as streams where their files have no page index.
+#[test]
+fn row_groups_larger_than_the_budget_are_kept_in_slices() {
+    let setting = Setting::of("slices", 320);
+    let reader = |limit: u64| {
+        let reader = setting.reader(limit).lanes(2).window(8).prefetch(1).workers(1);
+        reader
+            .memory_budget(ByteSize::kib(1536))
+            .epochs(3)
+            .build()
+            .expect("a reader")
+    };
+    let mut whole = reader(1 << 24);
+    let ids = read(&mut whole, ALL, 0);
+    assert_eq!(ids.len(), 3 * FILES * ROWS);
+    let counted = metrics(&whole);
+    let data = (FILES * ROWS * BYTES) as u64;
+    println!("all: {counted:?}");
+    assert!(counted.miss_bytes < data + data / 10, "{counted:?}");
+    // More entries than row groups.
+    assert!(counted.entries > 2 * (FILES * ROWS / 320) as u64, "{counted:?}");
+    drop(whole);
+    std::fs::remove_dir_all(setting.directory.path().join("cache")).expect("removed");
+    let mut half = reader(data / 2);
+    assert_eq!(read(&mut half, ALL, 0), ids);
+    let counted = metrics(&half);
+    let served = counted.hit_bytes as f64 / (counted.hit_bytes + counted.miss_bytes) as f64;
+    println!("half: {served:.3} of the bytes from the cache in 3 epochs, {counted:?}");
+    // Two of three epochs could have half; what two lanes read ahead is a third of the cache here.
+    assert!(served > 0.15, "{served}, {counted:?}");
 }
 
 #[test]
