@@ -219,4 +219,5 @@ impl Foresight for Horizon {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "one range is asked for as several are")]
 mod tests;

@@ -302,13 +302,13 @@ impl Source for Stream {
         let file = &self.streaming.dataset.files()[self.file as usize];
         let store = self.streaming.dataset.store();
         let mut stop = self.streaming.stop.clone();
-        let ranges = [start..end];
+        let range = start..end;
         // About where the rows stand of which these are the bytes.
         let row = u128::from(self.rows) * u128::from(start - chunk.start) / u128::from(chunk.end - chunk.start);
         let part = part(self.row_group, row as u64);
         let read = async {
             tokio::select! {
-                read = store.get_part(&file.path, part, &ranges) => read,
+                read = store.get_part(&file.path, part, std::slice::from_ref(&range)) => read,
                 _ = stop.wait_for(|stop| *stop) => Err(Error::new(ErrorKind::Cancelled, "the reader was dropped")),
             }
         };

@@ -252,6 +252,7 @@ impl<'a> Fields<'a> {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "one range is asked for as several are")]
 mod tests {
     use std::io::Write;
 

@@ -94,9 +94,10 @@ impl Knowledge {
     /// Notes that this is the version of the object that is read.
     pub(super) fn reads(&self, key: &ObjectKey) {
         let mut known = self.known();
-        if !known.objects.contains_key(&key.digest()) {
-            known.objects.insert(key.digest(), Arc::new(key.clone()));
-        }
+        known
+            .objects
+            .entry(key.digest())
+            .or_insert_with(|| Arc::new(key.clone()));
         let place = (key.store().to_owned(), key.path().to_owned());
         known.current.insert(place, key.digest());
     }

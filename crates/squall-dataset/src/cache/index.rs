@@ -64,6 +64,14 @@ pub(super) enum Fault {
     Io(PathBuf, io::Error),
 }
 
+/// Parts that are being looked for.
+struct Search<'a> {
+    layout: &'a Layout,
+    key: &'a ObjectKey,
+    done: Vec<Part>,
+    faults: &'a mut Vec<Fault>,
+}
+
 impl Index {
     /// Fills in the parts that are there, and cuts those that are there partly. What cannot be read is as if it were not there.
     pub(super) fn fill(
@@ -73,40 +81,38 @@ impl Index {
         parts: Vec<Part>,
         faults: &mut Vec<Fault>,
     ) -> Vec<Part> {
-        let mut filled = Vec::with_capacity(parts.len());
+        let mut search = Search {
+            layout,
+            key,
+            done: Vec::with_capacity(parts.len()),
+            faults,
+        };
         let mut open: Vec<Part> = Vec::new();
         let mut shelf: Option<Shelf> = None;
         for part in parts {
             if part.bytes.is_some() {
-                filled.push(part);
+                search.done.push(part);
                 continue;
             }
             for part in cut_at_slots(part.range) {
                 let own = Shelf::of(key, part.range.start / SLOT_BYTES);
                 if let Some(last) = shelf.filter(|last| *last != own) {
-                    self.fill_from(layout, key, last, std::mem::take(&mut open), &mut filled, faults);
+                    self.fill_from(last, std::mem::take(&mut open), &mut search);
                 }
                 shelf = Some(own);
                 open.push(part);
             }
         }
         if let Some(last) = shelf {
-            self.fill_from(layout, key, last, open, &mut filled, faults);
+            self.fill_from(last, open, &mut search);
         }
         // Those that were here already were passed by.
-        filled.sort_by_key(|part| part.range.start);
-        filled
+        search.done.sort_by_key(|part| part.range.start);
+        search.done
     }
 
-    fn fill_from(
-        &self,
-        layout: &Layout,
-        key: &ObjectKey,
-        shelf: Shelf,
-        parts: Vec<Part>,
-        filled: &mut Vec<Part>,
-        faults: &mut Vec<Fault>,
-    ) {
+    /// Looks for parts on one shelf.
+    fn fill_from(&self, shelf: Shelf, parts: Vec<Part>, search: &mut Search<'_>) {
         let contents = self
             .0
             .lock()
@@ -117,13 +123,13 @@ impl Index {
         let mut reads: HashMap<usize, Vec<(usize, u64)>> = HashMap::new();
         let entries = {
             let mut contents = contents.lock().unwrap_or_else(PoisonError::into_inner);
-            contents.refresh(&layout.shelf(shelf), key, faults);
+            contents.refresh(&search.layout.shelf(shelf), search.key, search.faults);
             for part in parts {
                 contents.split(part.range, |range, found| {
                     if let Some((entry, at)) = found {
-                        reads.entry(entry).or_default().push((filled.len(), at));
+                        reads.entry(entry).or_default().push((search.done.len(), at));
                     }
-                    filled.push(Part { range, bytes: None });
+                    search.done.push(Part { range, bytes: None });
                 });
             }
             contents.entries.clone()
@@ -131,20 +137,20 @@ impl Index {
         for (entry, mut wanted) in reads {
             wanted.sort_by_key(|(_, at)| *at);
             let place = |(part, at): &(usize, u64)| {
-                let range = &filled[*part].range;
+                let range = &search.done[*part].range;
                 *at..*at + (range.end - range.start)
             };
             let places: Vec<_> = wanted.iter().map(place).collect();
             match read(&entries[entry], &places) {
                 Ok(bytes) => {
                     for ((part, _), bytes) in wanted.iter().zip(bytes) {
-                        filled[*part].bytes = Some(bytes);
+                        search.done[*part].bytes = Some(bytes);
                     }
                 }
                 Err(error) => {
                     let path = &entries[entry].path;
                     contents.lock().unwrap_or_else(PoisonError::into_inner).forget(path);
-                    report(path, error, faults);
+                    report(path, error, search.faults);
                 }
             }
         }

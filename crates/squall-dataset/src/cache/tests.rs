@@ -138,7 +138,10 @@ fn what_was_fetched_is_not_fetched_again() {
     assert_eq!(setting.get(1, &[0..300_000]), []);
     // Across slots: each is an entry of its own.
     let across = SLOT_BYTES - 10..SLOT_BYTES + 10;
-    assert_eq!(setting.get(1, std::slice::from_ref(&across)), [across.clone()]);
+    assert_eq!(
+        setting.get(1, std::slice::from_ref(&across)),
+        std::slice::from_ref(&across)
+    );
     let metrics = setting.cache.metrics();
     assert_eq!((metrics.hits, metrics.misses), (3 + 3 + 1 + 1 + 1, 3 + 2 + 1 + 1));
     assert_eq!((metrics.failures, metrics.damaged, metrics.waits), (0, 0, 0));
@@ -179,13 +182,15 @@ fn ranges_outside_of_the_object_are_the_stores_concern() {
     assert_eq!(setting.entries(), [] as [PathBuf; 0]);
 }
 
+type Damage = fn(&Path);
+
 #[test]
 fn damaged_entries_are_removed_and_fetched_again() {
     let mut setting = Setting::new(1 << 26);
     let whole = 0..200_000u64;
     setting.get(1, std::slice::from_ref(&whole));
     // Whether a process notices that has seen the header before, and does not read it again.
-    let damages: [(bool, fn(&Path)); 6] = [
+    let damages: [(bool, Damage); 6] = [
         (true, |path| flip(path, 100_000)),
         (false, |path| flip(path, 20)),
         (false, |path| flip(path, 0)),
@@ -207,7 +212,10 @@ fn damaged_entries_are_removed_and_fetched_again() {
                 setting.reopened();
             }
             let before = setting.cache.metrics().damaged;
-            assert_eq!(setting.get(1, std::slice::from_ref(&whole)), [whole.clone()]);
+            assert_eq!(
+                setting.get(1, std::slice::from_ref(&whole)),
+                std::slice::from_ref(&whole)
+            );
             assert_eq!(setting.cache.metrics().damaged, before + 1);
             assert_eq!(setting.get(1, std::slice::from_ref(&whole)), []);
         }
@@ -251,7 +259,7 @@ struct ByNumber;
 impl Foresight for ByNumber {
     fn next_use(&self, _: &ObjectKey, part: Option<u64>) -> Option<NextUse> {
         match part? {
-            part @ ..1000 => Some(NextUse::After(u64::from(part))),
+            part @ ..1000 => Some(NextUse::After(part)),
             _ => Some(NextUse::Never),
         }
     }
@@ -276,7 +284,7 @@ fn what_is_needed_last_is_evicted() {
     runtime().block_on(async {
         // Ten entries fill it.
         for part in [50, 10, 90, 30, 70, 20, 80, 40, 60, 2000] {
-            assert!(read_part(&setting, Some(part), part.into()).await);
+            assert!(read_part(&setting, Some(part), part).await);
         }
         assert_eq!(setting.entries().len(), 10);
         // What is never needed goes first, then what is needed last.
@@ -284,7 +292,7 @@ fn what_is_needed_last_is_evicted() {
         assert!(!read_part(&setting, Some(90), 90).await);
         assert!(read_part(&setting, Some(5), 5).await);
         for (part, gone) in [(65, false), (5, false), (80, false), (50, false), (2000, true)] {
-            assert_eq!(read_part(&setting, Some(part), part.into()).await, gone, "{part}");
+            assert_eq!(read_part(&setting, Some(part), part).await, gone, "{part}");
         }
         assert_eq!(setting.cache.metrics().refused, 1);
         // Needed later than all that is there, or never: not kept.
@@ -316,10 +324,10 @@ fn without_foresight_the_least_recently_used_is_evicted() {
     let _registered = setting.cache.register(Arc::new(ByNumber));
     runtime.block_on(async {
         for part in (100..110).chain([2000]) {
-            assert!(read_part(&setting, Some(part), part.into()).await);
+            assert!(read_part(&setting, Some(part), part).await);
         }
         for part in 100..110 {
-            assert!(!read_part(&setting, Some(part), part.into()).await, "{part}");
+            assert!(!read_part(&setting, Some(part), part).await, "{part}");
         }
     });
 }
@@ -330,7 +338,7 @@ fn a_replaced_version_goes_first() {
     let _registered = setting.cache.register(Arc::new(ByNumber));
     runtime().block_on(async {
         for part in 0..10 {
-            assert!(read_part(&setting, Some(part), part.into()).await);
+            assert!(read_part(&setting, Some(part), part).await);
         }
         // Version 2 is needed later than all of version 1 would be, by its parts.
         let ranges = [0..ENTRY - 2_000];
