@@ -28,6 +28,8 @@ const FLOATS: usize = 16;
 const BLOB: usize = 100_000;
 /// Rows that are made and written at a time.
 const CHUNK: usize = 1 << 16;
+/// What a measured process may have.
+const ADDRESS_SPACE_KIB: u64 = 8 << 20;
 /// By how much of the budget the peak may exceed it.
 const SLACK: f64 = 0.1;
 
@@ -213,7 +215,10 @@ fn measure(options: &Options, table: &Table, figures: &mut Vec<Value>) -> Result
     table.write(tiny.path(), 1, 4)?;
     for budget in &options.budgets {
         for order in [ReadOrder::Stored, ReadOrder::Shuffled] {
-            let child = Command::new(std::env::current_exe()?)
+            // What has no bound ends with an error, and not with the machine.
+            let child = Command::new("sh")
+                .args(["-c", &format!("ulimit -v {ADDRESS_SPACE_KIB}; exec \"$0\" \"$@\"")])
+                .arg(std::env::current_exe()?)
                 .arg("--read")
                 .arg(large.path())
                 .arg("--tiny")
@@ -232,7 +237,7 @@ fn measure(options: &Options, table: &Table, figures: &mut Vec<Value>) -> Result
                 .output()?;
             let order = format!("{order:?}").to_lowercase();
             if !child.status.success() {
-                let error = String::from_utf8_lossy(&child.stderr).trim().to_owned();
+                let error = format!("{}: {}", child.status, String::from_utf8_lossy(&child.stderr).trim());
                 println!("{:40} {order:8} {budget:>6} MiB  FAILED: {error}", table.name());
                 figures.push(json!({"table": table.name(), "order": order, "budget_mib": budget, "error": error}));
                 continue;

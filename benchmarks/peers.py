@@ -3,7 +3,7 @@
     peers.py petastorm SET FOLDER --pool thread|process [--workers 2] [--batch 1024] [--shuffle ROWS] [--seconds 8]
     peers.py dali FOLDER [--threads 2] [--batch 64] [--seconds 8]
 
-The line has rows and seconds, counted from the first batch on, and first_batch: the seconds from the call that makes the
+The line has rows, seconds and cpu_seconds (where all work is in one process), counted from the first batch on, and first_batch: the seconds from the call that makes the
 reader to the first batch, without imports. Or it has an error.
 
 petastorm runs in the Python SQUALL_PETASTORM_PYTHON of `cargo xtask env`, and takes torch from VIRTUAL_ENV of the same. dali
@@ -59,13 +59,15 @@ def measure(make, rows_of, seconds):
     batches = iter(make())
     next(batches)
     began = end = time.perf_counter()
+    cpu = time.process_time()
     rows = 0
     for batch in batches:
         rows += rows_of(batch)
         end = time.perf_counter()
         if end - began > seconds:
             break
-    return {"rows": rows, "seconds": end - began, "first_batch": began - made}
+    cpu = time.process_time() - cpu
+    return {"rows": rows, "seconds": end - began, "cpu_seconds": cpu, "first_batch": began - made}
 
 
 def run_petastorm(options):
@@ -93,7 +95,10 @@ def run_petastorm(options):
             settings["transform_spec"] = TransformSpec(scaled, edit_fields=[("x", np.float32, (28, 28), False)])
         return DataLoader(make_reader(url, **settings), options.batch, shuffling_queue_capacity=options.shuffle)
 
-    return measure(make, lambda batch: len(batch["id"]), options.seconds)
+    result = measure(make, lambda batch: len(batch["id"]), options.seconds)
+    if options.pool == "process":
+        del result["cpu_seconds"]
+    return result
 
 
 def scaled(row):

@@ -23,6 +23,8 @@ use squall_benchmarks::{Result, process};
 
 const BATCH_SIZE: u64 = 1024;
 const FLOATS: usize = 20;
+/// Parquet counts the row groups of a file in 16 bits.
+const MAX_ROW_GROUPS: usize = 25_000;
 
 /// Measures how the reader scales.
 #[derive(Parser)]
@@ -84,8 +86,8 @@ fn print_threads(options: &Options) -> Result<()> {
 
 fn print_row_groups(options: &Options) -> Result<()> {
     println!(
-        "{:>10} {:>8} {:>12} {:>14} {:>14} {:>12}",
-        "row groups", "rows of", "open", "first batch", "rows/s", "peak memory"
+        "{:>10} {:>8} {:>12} {:>12} {:>14} {:>14} {:>12}",
+        "row groups", "rows of", "open", "memory", "first batch", "rows/s", "peak memory"
     );
     for row_groups in &options.row_groups {
         let directory = tempfile::tempdir()?;
@@ -107,8 +109,9 @@ fn print_row_groups(options: &Options) -> Result<()> {
         let read: Value = serde_json::from_slice(&child.stdout)?;
         let number = |name: &str| read[name].as_f64().ok_or(format!("the child gave no {name}"));
         println!(
-            "{row_groups:>10} {rows:>8} {:>9.1} ms {:>11.1} ms {:>14.0} {:>9.0} MB",
+            "{row_groups:>10} {rows:>8} {:>9.1} ms {:>9.0} MB {:>11.1} ms {:>14.0} {:>9.0} MB",
             number("open")? * 1e3,
+            number("opened")? / 1e6,
             number("first_batch")? * 1e3,
             number("rate")?,
             number("peak")? / 1e6
@@ -142,6 +145,10 @@ fn load(url: &str, threads: usize) -> Result<Loaded> {
 
 fn print_read(url: &str, options: &Options) -> Result<()> {
     let threads = options.threads.iter().copied().max().unwrap_or(2);
+    // Of a reader that has not read yet.
+    let reader = make_batch_reader(url).build()?;
+    let opened = process::memory()?;
+    drop(reader);
     let (mut open, mut first_batch) = (f64::MAX, f64::MAX);
     let mut rates = Rates::default();
     for _ in 0..options.repeat {
@@ -155,12 +162,12 @@ fn print_read(url: &str, options: &Options) -> Result<()> {
     let peak = process::peak_memory()?;
     println!(
         "{}",
-        json!({"open": open, "first_batch": first_batch, "rate": rates.best(), "peak": peak})
+        json!({"open": open, "opened": opened, "first_batch": first_batch, "rate": rates.best(), "peak": peak})
     );
     Ok(())
 }
 
-/// A file of so many row groups.
+/// So many row groups, in as few files as Parquet allows.
 fn write(directory: &Path, row_groups: usize, rows: usize) -> Result<()> {
     let properties = WriterProperties::builder()
         .set_max_row_group_row_count(Some(rows))
@@ -178,11 +185,13 @@ fn write(directory: &Path, row_groups: usize, rows: usize) -> Result<()> {
         }
         Ok(RecordBatch::try_from_iter(columns)?)
     };
-    let out = File::create(directory.join("part-00000.parquet"))?;
-    let mut writer = ArrowWriter::try_new(out, batch(0)?.schema(), Some(properties))?;
-    for group in 0..row_groups {
-        writer.write(&batch(group * rows)?)?;
+    for file in 0..row_groups.div_ceil(MAX_ROW_GROUPS) {
+        let out = File::create(directory.join(format!("part-{file:05}.parquet")))?;
+        let mut writer = ArrowWriter::try_new(out, batch(0)?.schema(), Some(properties.clone()))?;
+        for group in file * MAX_ROW_GROUPS..row_groups.min((file + 1) * MAX_ROW_GROUPS) {
+            writer.write(&batch(group * rows)?)?;
+        }
+        writer.close()?;
     }
-    writer.close()?;
     Ok(())
 }

@@ -8,14 +8,14 @@
 //! Without `--no-default-features` jpeg is decoded by libjpeg-turbo, which is fast where nasm was there when it was built.
 //!
 //! Limits and Squall take turns, run by run, so that what else the machine does hits all of them; a rate is that of whole
-//! epochs, opening the dataset included. Peers have processes of their own, and their clocks start at their first batch.
+//! epochs, opening the dataset included. Peers have processes of their own, and their clocks start at their first batch. On a
+//! machine that other work shares, the CPU that a row takes is the figure to compare.
 
 mod peers;
 mod report;
 mod squall_side;
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use clap::Parser;
 use squall::{DEFAULT_LANES, Shuffle};
@@ -136,14 +136,15 @@ fn measure_set(options: &Options, set: &Set, report: &mut Report) -> Result<()> 
         }
         Rates::measure(&mut copy, || limits::copy(rows, row_bytes, threads))?;
         for (rates, read) in [(&mut squall, &shuffled), (&mut squall_stored, &stored)] {
-            let began = Instant::now();
-            let epoch = read_epoch(read)?;
-            if epoch.rows != rows {
-                return Err(format!("{name}: read {} of {rows} rows", epoch.rows).into());
-            }
-            rates.add(rows as f64 / began.elapsed().as_secs_f64());
-            if read.shuffle != Shuffle::None {
-                first.push(epoch.first_batch);
+            let read_rows = rates.measure(|| {
+                let epoch = read_epoch(read)?;
+                if read.shuffle != Shuffle::None {
+                    first.push(epoch.first_batch);
+                }
+                Ok(epoch.rows)
+            })?;
+            if read_rows != rows {
+                return Err(format!("{name}: read {read_rows} of {rows} rows").into());
             }
         }
     }

@@ -83,7 +83,11 @@ fn run(
             break;
         }
         let number = |name: &str| found[name].as_f64().ok_or(format!("peers.py gave no {name}"));
-        rates.add(number("rows")? / number("seconds")?);
+        rates.add(
+            number("rows")?,
+            number("seconds")?,
+            found["cpu_seconds"].as_f64().unwrap_or(0.0),
+        );
         let first = Duration::from_secs_f64(number("first_batch")?);
         first_batch = Some(first_batch.map_or(first, |best: Duration| best.min(first)));
     }

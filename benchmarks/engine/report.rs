@@ -73,11 +73,13 @@ impl Report {
     pub(crate) fn print(&self) {
         println!("{} threads, the best of {}", self.threads, self.repeat);
         println!(
-            "{:8} {:32} {:>12} {:>9} {:>7} {:>12}",
-            "set", "system", "rows/s", "squall is", "noise", "first batch"
+            "{:8} {:32} {:>12} {:>9} {:>7} {:>12} {:>9} {:>12}",
+            "set", "system", "rows/s", "squall is", "noise", "µs CPU/row", "squall is", "first batch"
         );
         for measured in &self.measured {
-            let own = self.find(&measured.set, "squall").map_or(0.0, |own| own.rates.best());
+            let own = self.find(&measured.set, "squall");
+            let own_cpu = own.map_or(0.0, |own| own.rates.cpu_per_row());
+            let own = own.map_or(0.0, |own| own.rates.best());
             let first = measured
                 .first_batch
                 .map_or(String::new(), |first| format!("{:.0} ms", first.as_secs_f64() * 1e3));
@@ -85,8 +87,12 @@ impl Report {
                 0.0 => String::new(),
                 best => format!("{:.2} ×", own / best),
             };
+            let (cpu, cpu_ratio) = match measured.rates.cpu_per_row() {
+                0.0 => Default::default(),
+                cpu => (format!("{:.3}", cpu * 1e6), format!("{:.2} ×", cpu / own_cpu)),
+            };
             println!(
-                "{:8} {:32} {:>12.0} {ratio:>9} {:>5.0} % {first:>12}  {}",
+                "{:8} {:32} {:>12.0} {ratio:>9} {:>5.0} % {cpu:>12} {cpu_ratio:>9} {first:>12}  {}",
                 measured.set,
                 measured.system,
                 measured.rates.best(),
@@ -168,6 +174,7 @@ impl Measured {
             "system": self.system,
             "rows_per_second": self.rates.best(),
             "noise": self.rates.noise(),
+            "cpu_seconds_per_row": self.rates.cpu_per_row(),
             "first_batch_seconds": self.first_batch.map(|first| first.as_secs_f64()),
             "note": self.note,
         })

@@ -12,6 +12,8 @@ use squall_benchmarks::Result;
 use squall_benchmarks::sets::Set;
 
 const SEED: u64 = 1;
+/// Floats of a row of the table.
+const FEATURES: usize = 20;
 
 /// Rows of a batch. Peers get the same.
 pub(crate) fn batch_size(set: &str) -> u64 {
@@ -55,7 +57,11 @@ pub(crate) fn read_epoch(read: &Read<'_>) -> Result<Epoch> {
     let mut rows = 0;
     let mut first_batch = None;
     for batch in loader.remainder(Remainder::Keep).build()? {
-        rows += black_box(batch?).len();
+        let batch = black_box(batch?);
+        if read.set.name == "tabular" && batch.slice::<f32>("features")?.len() != batch.len() * FEATURES {
+            return Err("the features are not packed".into());
+        }
+        rows += batch.len();
         first_batch.get_or_insert_with(|| began.elapsed());
     }
     Ok(Epoch {
@@ -85,7 +91,7 @@ fn ordered<R>(reader: ReaderBuilder<R>, read: &Read<'_>) -> ReaderBuilder<R> {
 
 /// The 20 floats as one tensor `[rows, 20]`, beside id and label.
 fn packed<R>(reader: ReaderBuilder<R>) -> ReaderBuilder<R> {
-    reader
+    reader.pack("features", (0..FEATURES).map(|i| format!("f{i}")))
 }
 
 /// uint8 to `float32 / 255`, row by row.

@@ -10,6 +10,7 @@ use squall_schema::{ByteSize, Error, Field, Result};
 
 use crate::bad_rows::OnBadRow;
 use crate::forecast::{self, Forecast, ForecastOptions};
+use crate::image::ImageSpec;
 use crate::io::Io;
 use crate::ledger::Ledger;
 use crate::map::{DEFAULT_CACHE_BYTES, MapDataset};
@@ -248,6 +249,13 @@ impl<R> ReaderBuilder<R> {
     /// ```
     pub fn keep_encoded(mut self, keep: impl Fn(&Field) -> bool + Send + Sync + 'static) -> Self {
         self.options.source.view.encoded = Encoded(Some(Arc::new(keep)));
+        self
+    }
+
+    /// Shows a part of each image of a field, in one size: cropped, resized and flipped while it is decoded, from png or jpeg cells
+    /// of 8 bits. The field becomes `uint8[height, width]` or `uint8[height, width, 3]`; a [`transform`](Self::transform) sees it so.
+    pub fn image(mut self, column: impl Into<String>, spec: ImageSpec) -> Self {
+        self.options.source.images.push((column.into(), spec));
         self
     }
 
@@ -498,6 +506,7 @@ impl ReaderBuilder<MapDataset> {
                 "the time zone",
                 "the choice of columns",
                 "the choice of rows",
+                "the views of images",
                 "the transform",
                 "the local cache",
             ])

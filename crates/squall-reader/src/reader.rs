@@ -15,7 +15,7 @@ use crate::epochs::Epochs;
 use crate::horizon::Horizon;
 use crate::io::Io;
 use crate::ledger::{LedgerEntry, LedgerWriter};
-use crate::metrics::{About, CacheMetrics, Counters, MemoryMetrics, Meter, Metrics};
+use crate::metrics::{About, CacheCounts, Counters, MemoryMetrics, Meter, Metrics};
 use crate::pipeline::Pipeline;
 use crate::plan::ReadPlan;
 use crate::questions::{Delivery, EpochPlan, SampleOrigin};
@@ -106,7 +106,7 @@ impl Core {
             .collect();
         caches.dedup_by(|a, b| Arc::ptr_eq(a, b));
         if !caches.is_empty() {
-            counters.probe(Box::new(move |metrics| metrics.cache = Some(CacheMetrics::of(&caches))));
+            counters.probe(Box::new(move |metrics| metrics.cache = Some(CacheCounts::of(&caches))));
         }
         let budget = Budget::new(plan.memory_budget);
         let held = budget.clone();

@@ -9,7 +9,7 @@ use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use squall_dataset::{DatasetUrl, Store};
 use squall_reader::{
-    BatchReader, CacheOptions, RangeCacheMetrics, ReaderBuilder, Remainder, make_batch_reader, make_dataset,
+    BatchReader, CacheMetrics, CacheOptions, ReaderBuilder, Remainder, make_batch_reader, make_dataset,
 };
 use squall_schema::ByteSize;
 use squall_testkit::{Layout, write_file};
@@ -82,7 +82,7 @@ impl Setting {
     }
 }
 
-fn metrics(reader: &BatchReader) -> RangeCacheMetrics {
+fn metrics(reader: &BatchReader) -> CacheMetrics {
     reader.dataset().store().cache().expect("a cache").metrics()
 }
 

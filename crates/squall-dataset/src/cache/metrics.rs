@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// written and evicted, which is counted as it stands on disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct RangeCacheMetrics {
+pub struct CacheMetrics {
     /// Ranges that were served without the store.
     pub hits: u64,
     /// Ranges of which the store gave some or all.
@@ -33,7 +33,7 @@ pub struct RangeCacheMetrics {
     pub failures: u64,
 }
 
-/// The counters behind a [`RangeCacheMetrics`].
+/// The counters behind a [`CacheMetrics`].
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) hits: AtomicU64,
@@ -55,9 +55,9 @@ pub(super) fn add(counter: &AtomicU64, n: u64) {
 }
 
 impl Counters {
-    pub(super) fn snapshot(&self) -> RangeCacheMetrics {
+    pub(super) fn snapshot(&self) -> CacheMetrics {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        RangeCacheMetrics {
+        CacheMetrics {
             hits: get(&self.hits),
             misses: get(&self.misses),
             hit_bytes: get(&self.hit_bytes),

@@ -41,7 +41,7 @@ use tokio::runtime::Handle;
 
 pub use self::foresight::{Foresight, NextUse, Registration};
 pub use self::key::ObjectKey;
-pub use self::metrics::RangeCacheMetrics;
+pub use self::metrics::CacheMetrics;
 
 use self::claim::Claims;
 use self::entry::{Chunk, MAX_RUNS, SLOT_BYTES, encode_header};
@@ -171,7 +171,7 @@ impl RangeCache {
     }
 
     /// What was done since it was opened.
-    pub fn metrics(&self) -> RangeCacheMetrics {
+    pub fn metrics(&self) -> CacheMetrics {
         self.counters.snapshot()
     }
 
