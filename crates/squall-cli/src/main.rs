@@ -4,6 +4,7 @@
 //! standard error as one sentence. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
 mod bench;
+mod cache;
 mod convert;
 mod inspect;
 mod json;

@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 use squall::{Error, Partition, ReaderBuilder, Remainder, Shuffle};
 
+use crate::cache::Cache;
 use crate::rows::Rows;
 
 /// Which rows and columns, in which order, in which batches.
@@ -54,6 +55,8 @@ pub(crate) struct ReadOptions {
     partition: PartitionFlag,
     #[command(flatten)]
     storage: Storage,
+    #[command(flatten)]
+    cache: Cache,
     #[command(flatten)]
     rows: Rows,
 }
@@ -133,6 +136,7 @@ impl ReadOptions {
             .partition(self.partition())
             .time_zone(&self.time_zone);
         reader = self.storage.apply(reader)?;
+        reader = self.cache.apply(reader);
         let shuffle = match (self.shuffle, self.no_shuffle) {
             (Some(ShuffleFlag::None), _) | (None, true) => Some(Shuffle::None),
             (Some(ShuffleFlag::Windows), _) => Some(Shuffle::Windows),

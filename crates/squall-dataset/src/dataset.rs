@@ -13,10 +13,11 @@ use squall_schema::petastorm::index::RowGroupIndex;
 use squall_schema::{Error, Field, Result, Schema, Value};
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::cache::RangeCache;
 use crate::described::{Described, Summary};
 use crate::fields::{declared_fields, file_fields};
 use crate::footer::{self, Footer};
-use crate::{DatasetUrl, ObjectVersion, Store, StoreOptions, TimeZone, listing, partition, peek, spark};
+use crate::{DatasetUrl, ObjectVersion, Scheme, Store, StoreOptions, TimeZone, listing, partition, peek, spark};
 
 /// Footers that are loaded at the same time.
 const FOOTER_REQUESTS: usize = 16;
@@ -80,6 +81,8 @@ pub struct OpenOptions {
     pub time_zone: TimeZone,
     /// How its store is reached.
     pub store: StoreOptions,
+    /// Where parts of remote files are kept on local disk; nowhere if not given.
+    pub cache: Option<Arc<RangeCache>>,
 }
 
 impl OpenOptions {
@@ -94,6 +97,13 @@ impl OpenOptions {
     #[must_use]
     pub fn with_store(mut self, store: StoreOptions) -> Self {
         self.store = store;
+        self
+    }
+
+    /// Keeps parts of remote files in this cache; of local ones only if it is made for that.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Arc<RangeCache>) -> Self {
+        self.cache = Some(cache);
         self
     }
 }
@@ -136,7 +146,13 @@ impl Dataset {
     ///
     /// Dropping the future stops the requests; nothing is kept.
     pub async fn open_with(url: &DatasetUrl, options: &OpenOptions) -> Result<Self> {
-        let store = Store::open_with(url, &options.store).await?;
+        let mut store = Store::open_with(url, &options.store).await?;
+        let is_local = matches!(url.scheme(), Scheme::File | Scheme::Memory);
+        if let Some(cache) = &options.cache
+            && (!is_local || cache.takes_local_stores())
+        {
+            store = store.with_cache(cache.clone());
+        }
         let at = |error: Error| error.at("URL", url);
         if store.only().is_none() {
             let described = Described::load(&store).await.map_err(at)?;

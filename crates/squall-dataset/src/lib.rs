@@ -7,6 +7,8 @@
 
 mod url;
 
+pub mod cache;
+
 mod store;
 
 pub mod listing;

@@ -267,7 +267,6 @@ impl DatasetUrl {
     }
 
     /// `scheme://bucket`, for the builder of a store.
-    #[cfg_attr(not(feature = "cloud"), allow(dead_code, reason = "only stores on a network ask"))]
     pub(crate) fn root(&self) -> &str {
         &self.root
     }

@@ -6,6 +6,7 @@ use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use squall_dataset::StoreOptions;
+use squall_dataset::cache::CacheOptions;
 use squall_schema::{ByteSize, Error, Field, Result};
 
 use crate::bad_rows::OnBadRow;
@@ -338,6 +339,22 @@ impl<R> ReaderBuilder<R> {
         self
     }
 
+    /// A local directory where up to `limit` bytes of remote files are kept, so that the next epoch, and the next run, need not fetch
+    /// them again. The ranks of a machine share it. What the order needs last is evicted. Files of a local path are not
+    /// kept; see [`local_cache_with`](ReaderBuilder::local_cache_with).
+    ///
+    /// It is opened when the reader is built: where that is impossible it is an error. What goes wrong later costs time, and is a
+    /// warning of `tracing`.
+    pub fn local_cache(self, directory: impl Into<std::path::PathBuf>, limit: ByteSize) -> Self {
+        self.local_cache_with(CacheOptions::new(directory, limit.bytes()))
+    }
+
+    /// A local directory for remote files, with these options: [`local_cache`](ReaderBuilder::local_cache).
+    pub fn local_cache_with(mut self, options: CacheOptions) -> Self {
+        self.options.source.cache = Some(options);
+        self
+    }
+
     /// Only rows that fulfil this are read, and if called again, those that fulfil each of them. Its columns are read
     /// once while the reader is built, where they do not stand in directory names.
     pub fn predicate(mut self, predicate: Predicate) -> Self {
@@ -521,6 +538,7 @@ impl ReaderBuilder<MapDataset> {
                 "the choice of rows",
                 "the views of images",
                 "the transform",
+                "the local cache",
             ])
         };
         if let Some(option) = of_run.or_else(of_order) {

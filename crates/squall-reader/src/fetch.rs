@@ -15,6 +15,7 @@ use squall_schema::{Error, Result, panic_text};
 use tokio::sync::OnceCell;
 
 use crate::columns::Columns;
+use crate::horizon::part;
 use crate::sparse::SparseBytes;
 
 /// The footers of the files that were opened, each loaded once.
@@ -139,7 +140,8 @@ impl Wanted<'_> {
         let row_group = self.piece.row_group as usize;
         let selected = selection(&self.rows, self.piece.rows);
         let ranges = byte_ranges(metadata, row_group, &projection, &selected, file.size)?;
-        let chunks = self.dataset.store().get_ranges(&file.path, &ranges).await?;
+        let part = part(row_group, self.rows.first().map_or(0, |rows| rows.start));
+        let chunks = self.dataset.store().get_part(&file.path, part, &ranges).await?;
         let chunks = ranges.into_iter().map(|range| range.start).zip(chunks).collect();
         Ok(Fetched {
             projection,

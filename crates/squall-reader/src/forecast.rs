@@ -4,7 +4,7 @@
 //! Pure but for `sizes`, which reads footers: an order, a share and the sizes of row groups go in, a [`Forecast`] comes out.
 //! `docs/plan.md` defines the figures. What would take too long is answered from an even sample, and says so.
 
-mod batches;
+pub(crate) mod batches;
 mod fetches;
 mod figures;
 mod memory;

@@ -61,6 +61,8 @@ mod source;
 
 mod plan;
 
+mod horizon;
+
 mod expand;
 
 mod block;
@@ -101,6 +103,8 @@ pub mod expr {
     pub use datafusion_common::ScalarValue;
     pub use datafusion_expr::{Expr, ident as col, in_list, lit, not};
 }
+
+pub use squall_dataset::cache::{CacheMetrics, CacheOptions};
 
 pub use bad_rows::{BadRow, BadRows, OnBadRow};
 pub use bench::{BenchOptions, BenchReport, Replay, StageSpeed, bench};

@@ -21,9 +21,11 @@ mod exposition;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
+use squall_dataset::cache::RangeCache;
 
 pub(crate) use bytes::bytes_of;
 pub(crate) use clocks::Doing;
@@ -203,6 +205,20 @@ pub struct CacheCounts {
     pub damaged: u64,
     /// Reads and writes of the cache that failed. The data came from the store.
     pub failures: u64,
+}
+
+impl CacheCounts {
+    /// What these count together.
+    pub(crate) fn of(caches: &[Arc<RangeCache>]) -> Self {
+        let mut sum = Self::default();
+        for counted in caches.iter().map(|cache| cache.metrics()) {
+            sum.hits += counted.hits;
+            sum.misses += counted.misses;
+            sum.hit_bytes += counted.hit_bytes;
+            sum.miss_bytes += counted.miss_bytes;
+        }
+        sum
+    }
 }
 
 /// The byte budget of a reader.

@@ -155,8 +155,28 @@ impl Options {
             (Some(ledger), Partition::Even) => Some(ledger.open(self.share()?, self.member()?)?),
             (None, _) => None,
         };
+        let neighbours = self.neighbours()?;
         let (plan, io) = self.plan()?;
-        Ok(Opened { plan, io, ledger })
+        Ok(Opened {
+            plan,
+            io,
+            ledger,
+            neighbours,
+        })
+    }
+
+    /// The ranks of this machine, as the share counts them.
+    fn neighbours(&self) -> Result<Vec<u64>> {
+        let (rank, world_size) = self.rank_of_world()?;
+        let ranks = rank::of_machine(rank, world_size, |name| std::env::var(name).ok());
+        let Some(topology) = &self.topology else {
+            return Ok(ranks.collect());
+        };
+        let groups = ranks.map(|rank| Ok(topology.group(rank, world_size)?.0));
+        let mut groups = groups.collect::<Result<Vec<_>>>()?;
+        groups.sort_unstable();
+        groups.dedup();
+        Ok(groups)
     }
 
     pub(crate) fn n_workers(&self) -> Result<usize> {

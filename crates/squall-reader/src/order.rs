@@ -215,6 +215,11 @@ impl Order {
         self.pieces.len()
     }
 
+    /// The place in the epoch of a piece.
+    pub(crate) fn place_of_piece(&self, piece: u32) -> usize {
+        self.permutation.inverse(u64::from(piece)) as usize
+    }
+
     /// The piece in this place of the epoch, and its positions.
     pub(crate) fn piece_at(&self, place: usize) -> (u32, Range<u64>) {
         (self.pieces[place], self.starts[place]..self.starts[place + 1])
@@ -261,7 +266,7 @@ impl Order {
     }
 
     /// The lane that holds this position.
-    fn lane_at(&self, position: u64) -> u64 {
+    pub(crate) fn lane_at(&self, position: u64) -> u64 {
         let (short, longer) = (self.len() / self.lanes, self.len() % self.lanes);
         let in_longer = longer * (short + 1);
         match position.checked_sub(in_longer) {

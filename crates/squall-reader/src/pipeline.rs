@@ -172,15 +172,20 @@ impl Drop for Pipeline {
 
 /// For each dataset how its runs are cut: all slices together, those on their way too, are about a quarter of the budget.
 fn slicing(plan: &ReadPlan) -> Vec<Slicing> {
-    /// Less is not worth a request.
-    const LEAST: u64 = 64 << 10;
-    let lanes: u64 = plan.sources.iter().map(|source| source.lanes()).sum();
-    let bytes = (plan.memory_budget / lanes.saturating_mul(8).max(1)).max(LEAST);
+    let bytes = slice_bytes(plan);
     let of = |source: &Source| Slicing {
         bytes,
         rows: source.footprint.decode_rows,
     };
     plan.sources.iter().map(of).collect()
+}
+
+/// Bytes of a slice of a run, about. A run of no more is fetched whole.
+pub(crate) fn slice_bytes(plan: &ReadPlan) -> u64 {
+    /// Less is not worth a request.
+    const LEAST: u64 = 64 << 10;
+    let lanes: u64 = plan.sources.iter().map(|source| source.lanes()).sum();
+    (plan.memory_budget / lanes.saturating_mul(8).max(1)).max(LEAST)
 }
 
 struct Driver {

@@ -1,5 +1,7 @@
 //! Which rank this process is, from the environment that a launcher sets, and which ranks are as one.
 
+use std::ops::Range;
+
 use squall_schema::{Error, Result};
 
 /// Which ranks take the same samples: those of a tensor or pipeline parallel group.
@@ -169,9 +171,80 @@ pub(crate) fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Option<(u
     Ok(None)
 }
 
+/// The variables of a launcher that tell of this machine: the rank there, and the number of ranks.
+const ON_MACHINE: [[&str; 2]; 5] = [
+    ["LOCAL_RANK", "LOCAL_WORLD_SIZE"],
+    ["HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE"],
+    ["OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"],
+    ["MPI_LOCALRANKID", "MPI_LOCALNRANKS"],
+    ["SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"],
+];
+
+/// The ranks of this machine, if a launcher says so and numbers them in a row, as launchers do unless told otherwise; all ranks if
+/// not. Only what a cache keeps depends on it.
+pub(crate) fn of_machine(rank: u64, world_size: u64, get: impl Fn(&str) -> Option<String>) -> Range<u64> {
+    let of_launcher = |[place, size]: [&str; 2]| -> Option<Range<u64>> {
+        let place: u64 = get(place)?.trim().parse().ok()?;
+        let size = get(size)?;
+        // SLURM writes 4(x2) of two machines with 4 ranks each, and 4,3 where they differ.
+        let size = size
+            .trim()
+            .split_once("(x")
+            .map_or(size.trim(), |(size, _)| size)
+            .parse::<u64>()
+            .ok()?;
+        let first = rank.checked_sub(place)?;
+        let end = first.checked_add(size)?;
+        (place < size && end <= world_size).then_some(first..end)
+    };
+    match from_env(&get) {
+        Ok(Some(own)) if own == (rank, world_size) => ON_MACHINE.into_iter().find_map(of_launcher),
+        _ => None,
+    }
+    .unwrap_or(0..world_size)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_ranks_of_a_machine_are_those_that_the_launcher_says() {
+        let check = |variables: &[(&str, &str)], expected| {
+            let get = |name: &str| {
+                let found = variables.iter().find(|(own, _)| *own == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            assert_eq!(of_machine(5, 8, get), expected, "{variables:?}");
+        };
+        let torchrun = |rank, world, local: &'static str, size: &'static str| {
+            [
+                ("RANK", rank),
+                ("WORLD_SIZE", world),
+                ("LOCAL_RANK", local),
+                ("LOCAL_WORLD_SIZE", size),
+            ]
+        };
+        check(&[], 0..8);
+        check(&torchrun("5", "8", "1", "4"), 4..8);
+        check(&torchrun("5", "8", "1", "2"), 4..6);
+        // Numbers that do not go together are those of something else.
+        check(&torchrun("4", "8", "1", "4"), 0..8);
+        check(&torchrun("5", "8", "6", "8"), 0..8);
+        check(&torchrun("5", "8", "1", "5"), 0..8);
+        check(&torchrun("5", "8", "1", "many"), 0..8);
+        let slurm = |size: &'static str| {
+            [
+                ("SLURM_PROCID", "5"),
+                ("SLURM_STEP_NUM_TASKS", "8"),
+                ("SLURM_LOCALID", "1"),
+                ("SLURM_STEP_TASKS_PER_NODE", size),
+            ]
+        };
+        check(&slurm("4(x2)"), 4..8);
+        check(&slurm("4"), 4..8);
+        check(&slurm("4,3"), 0..8);
+    }
 
     fn check(variables: &[(&str, &str)], expected: &str) {
         let get = |name: &str| {

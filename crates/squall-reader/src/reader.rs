@@ -6,14 +6,16 @@ use std::task::{Context, Poll, ready};
 
 use arrow_array::RecordBatch;
 use squall_dataset::Dataset;
+use squall_dataset::cache::Registration;
 use squall_schema::{Error, Result, Row, RowId, Schema};
 
 use crate::bad_rows::{BadRow, BadRows, OnBadRow};
 use crate::budget::Budget;
 use crate::epochs::Epochs;
+use crate::horizon::Horizon;
 use crate::io::Io;
 use crate::ledger::{LedgerEntry, LedgerWriter};
-use crate::metrics::{About, Counters, MemoryMetrics, Meter, Metrics};
+use crate::metrics::{About, CacheCounts, Counters, MemoryMetrics, Meter, Metrics};
 use crate::pipeline::Pipeline;
 use crate::plan::ReadPlan;
 use crate::questions::{Delivery, EpochPlan, SampleOrigin};
@@ -60,6 +62,8 @@ pub(crate) struct Opened {
     pub(crate) plan: ReadPlan,
     pub(crate) io: Arc<Io>,
     pub(crate) ledger: Option<LedgerWriter>,
+    /// The ranks of this machine, as the share counts them.
+    pub(crate) neighbours: Vec<u64>,
 }
 
 /// The common part of both readers: a plan, and a pipeline once the first batch was asked for.
@@ -80,13 +84,31 @@ struct Core {
     last_epoch: Option<u64>,
     bad_rows: BadRows,
     ledger: Option<LedgerWriter>,
+    neighbours: Vec<u64>,
+    /// What caches ask while a pipeline runs.
+    horizon: Option<(Arc<Horizon>, Vec<Registration>)>,
     ended: bool,
 }
 
 impl Core {
-    fn new(Opened { plan, io, ledger }: Opened) -> Self {
-        let budget = Budget::new(plan.memory_budget);
+    fn new(opened: Opened) -> Self {
+        let Opened {
+            plan,
+            io,
+            ledger,
+            neighbours,
+        } = opened;
         let counters = Arc::new(Counters::new(about(&plan), io.threads()));
+        let mut caches: Vec<_> = plan
+            .sources
+            .iter()
+            .filter_map(|source| source.dataset.store().cache().cloned())
+            .collect();
+        caches.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        if !caches.is_empty() {
+            counters.probe(Box::new(move |metrics| metrics.cache = Some(CacheCounts::of(&caches))));
+        }
+        let budget = Budget::new(plan.memory_budget);
         let held = budget.clone();
         counters.probe(Box::new(move |metrics| {
             metrics.memory = MemoryMetrics {
@@ -107,6 +129,8 @@ impl Core {
             plan: Arc::new(plan),
             io,
             ledger,
+            neighbours,
+            horizon: None,
             ended: false,
         }
     }
@@ -184,12 +208,9 @@ impl Core {
                 start: self.position,
                 ..ReadPlan::clone(&self.plan)
             };
-            let pipeline = Pipeline::start(
-                Arc::new(plan),
-                self.io.handle(),
-                self.counters.clone(),
-                self.budget.clone(),
-            )?;
+            let plan = Arc::new(plan);
+            self.horizon = self.foresee(&plan);
+            let pipeline = Pipeline::start(plan, self.io.handle(), self.counters.clone(), self.budget.clone())?;
             self.pipeline = Some(pipeline);
         }
         Ok(())
@@ -229,12 +250,29 @@ impl Core {
                     return self.end(Some(Err(error)));
                 }
                 self.position = after;
+                if let Some((horizon, _)) = &self.horizon {
+                    horizon.pass(after);
+                }
                 self.last_epoch = Some(batch.epoch);
                 self.counters.take(batch.ids.len() as u64, batch.bad_rows.len() as u64);
                 Some(Ok(batch))
             }
             last => self.end(last.map(|error| error.map(|_| unreachable!("a batch is matched above")))),
         }
+    }
+
+    /// Tells the caches of the datasets what will be needed when.
+    fn foresee(&self, plan: &Arc<ReadPlan>) -> Option<(Arc<Horizon>, Vec<Registration>)> {
+        let caches = plan.sources.iter().filter_map(|source| source.dataset.store().cache());
+        let caches: Vec<_> = caches.collect();
+        (!caches.is_empty()).then(|| {
+            let horizon = Arc::new(Horizon::new(plan.clone(), self.neighbours.clone()));
+            let registered = caches
+                .into_iter()
+                .map(|cache| cache.register(horizon.clone()))
+                .collect();
+            (horizon, registered)
+        })
     }
 
     fn end(&mut self, last: Option<Result<SampleBatch>>) -> Option<Result<SampleBatch>> {

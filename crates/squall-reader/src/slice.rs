@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::budget::Permit;
 use crate::fetch::{Chunk, Fetched, Wanted, byte_ranges, selection};
+use crate::horizon::part;
 use crate::sparse::{Source, SparseBytes};
 
 /// Bytes that are read at a time of a column chunk of which nobody knows where its pages are.
@@ -130,7 +131,9 @@ impl Place<'_> {
         };
         let fetched = ranges.iter().map(|range| range.end - range.start).sum();
         permit.resize(fetched);
-        let chunks = self.wanted.dataset.store().get_ranges(&file.path, &ranges).await?;
+        let first = part_of(self.stored, next.rows.start..next.rows.start + 1);
+        let part = part(row_group, first.first().map_or(0, |rows| rows.start));
+        let chunks = self.wanted.dataset.store().get_part(&file.path, part, &ranges).await?;
         let parts = ranges.into_iter().map(|range| range.start).zip(chunks);
         let end = if next.bytes.is_some() { to } else { u64::MAX };
         bytes.add(parts.collect::<Vec<(u64, Bytes)>>(), end, Some(permit));
@@ -250,6 +253,9 @@ struct Stream {
     file: u32,
     /// In the order of the file.
     chunks: Vec<Range<u64>>,
+    row_group: usize,
+    /// Rows of the row group.
+    rows: u64,
     /// The largest page of them, as far as the footer tells.
     bytes: u64,
 }
@@ -272,6 +278,8 @@ impl Stream {
             streaming,
             file,
             chunks,
+            row_group,
+            rows: u64::try_from(metadata.row_group(row_group).num_rows()).unwrap_or(0),
             bytes: STREAM_BYTES,
         })
     }
@@ -294,10 +302,13 @@ impl Source for Stream {
         let file = &self.streaming.dataset.files()[self.file as usize];
         let store = self.streaming.dataset.store();
         let mut stop = self.streaming.stop.clone();
-        let ranges = [start..end];
+        let range = start..end;
+        // About where the rows stand of which these are the bytes.
+        let row = u128::from(self.rows) * u128::from(start - chunk.start) / u128::from(chunk.end - chunk.start);
+        let part = part(self.row_group, row as u64);
         let read = async {
             tokio::select! {
-                read = store.get_ranges(&file.path, &ranges) => read,
+                read = store.get_part(&file.path, part, std::slice::from_ref(&range)) => read,
                 _ = stop.wait_for(|stop| *stop) => Err(Error::new(ErrorKind::Cancelled, "the reader was dropped")),
             }
         };

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
+use squall_dataset::cache::{CacheOptions, RangeCache};
 use squall_dataset::{Dataset, DatasetUrl, OpenOptions, StoreOptions};
 use squall_schema::{Error, Result, RowId, Schema};
 
@@ -47,6 +48,7 @@ pub(crate) struct SourceOptions {
     pub(crate) shuffle: Option<Shuffle>,
     pub(crate) lanes: Option<u64>,
     pub(crate) window: Option<u64>,
+    pub(crate) cache: Option<CacheOptions>,
 }
 
 /// A dataset that is open, its rows selected.
@@ -170,6 +172,7 @@ impl SourceOptions {
             ("the shuffle mode", self.shuffle.is_some()),
             ("the number of lanes", self.lanes.is_some()),
             ("the window", self.window.is_some()),
+            ("the local cache", self.cache.is_some()),
         ];
         let found = given
             .into_iter()
@@ -188,6 +191,9 @@ impl SourceOptions {
         }
         if let Some(zone) = &self.time_zone {
             options = options.with_time_zone(zone.parse()?);
+        }
+        if let Some(cache) = &self.cache {
+            options = options.with_cache(RangeCache::open(cache)?);
         }
         let dataset = Arc::new(io.wait(async move { Dataset::open_with(&url, &options).await })?);
         let mut selected = self.view.schema(&dataset)?;

@@ -1,5 +1,6 @@
 //! The reader from outside: real files, every row counted.
 
+mod caching;
 #[cfg(feature = "filter")]
 mod clauses;
 mod damage;

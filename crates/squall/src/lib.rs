@@ -64,13 +64,13 @@ pub use squall_loader::{
 };
 #[cfg(feature = "reader")]
 pub use squall_reader::{
-    BadRow, BadRows, BatchReader, BenchOptions, BenchReport, Bitmap, BuildTimes, CacheCounts, Coverage, CpuMetrics,
-    DEFAULT_BATCH_SIZE, DEFAULT_CACHE_BYTES, DEFAULT_LANES, Delivery, DeliveryMap, Drawn, Ending, Epoch, EpochPlan,
-    Epochs, Forecast, ForecastOptions, ImageSpec, Ledger, LedgerEntry, LedgerMismatch, LedgerReport, LedgerRow,
-    LedgerWriter, LoaderStage, LoaderTimes, MIX_BLOCK, MapDataset, MapSize, MapStats, Memory, MemoryMetrics, Meter,
-    Metrics, Mix, NGram, ORDER_VERSION, OnBadRow, Order, OrderOptions, Partition, Predicate, Quality, QueueDepths,
-    RankForecast, Reader, ReaderBuilder, ReaderState, ReaderStream, Reduce, ReduceFn, Remainder, Replay,
-    RowGroupSelector, RowSet, Runs, SampleBatch, SampleOrigin, Sampler, Samples, SelectedPiece, Selection,
+    BadRow, BadRows, BatchReader, BenchOptions, BenchReport, Bitmap, BuildTimes, CacheCounts, CacheMetrics,
+    CacheOptions, Coverage, CpuMetrics, DEFAULT_BATCH_SIZE, DEFAULT_CACHE_BYTES, DEFAULT_LANES, Delivery, DeliveryMap,
+    Drawn, Ending, Epoch, EpochPlan, Epochs, Forecast, ForecastOptions, ImageSpec, Ledger, LedgerEntry, LedgerMismatch,
+    LedgerReport, LedgerRow, LedgerWriter, LoaderStage, LoaderTimes, MIX_BLOCK, MapDataset, MapSize, MapStats, Memory,
+    MemoryMetrics, Meter, Metrics, Mix, NGram, ORDER_VERSION, OnBadRow, Order, OrderOptions, Partition, Predicate,
+    Quality, QueueDepths, RankForecast, Reader, ReaderBuilder, ReaderState, ReaderStream, Reduce, ReduceFn, Remainder,
+    Replay, RowGroupSelector, RowSet, Runs, SampleBatch, SampleOrigin, Sampler, Samples, SelectedPiece, Selection,
     SelectionReport, SelectionSource, Share, Shuffle, Split, Stage, StageSpeed, StageTimes, StorageCounts, Threshold,
     Topology, TransformSpec, WaitedFor, bench, make_batch_reader, make_dataset, make_mixed_reader, make_reader,
     verify_ledger,

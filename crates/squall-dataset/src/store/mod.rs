@@ -26,6 +26,8 @@ mod reply;
 
 mod metrics;
 
+mod cached;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
@@ -54,6 +56,7 @@ use self::pool::Pool;
 use self::remote::Remote;
 use self::reply::Reply;
 use self::version::Versions;
+use crate::cache::RangeCache;
 use crate::{DatasetUrl, Scheme};
 
 /// How files are named of which a URL may name one. Directories are named so too: the store is asked.
@@ -75,6 +78,10 @@ pub struct Store {
     access: Arc<Access>,
     versions: Arc<Versions>,
     counters: Arc<Counters>,
+    /// Where parts of files are kept.
+    cache: Option<Arc<RangeCache>>,
+    /// The store as a whole, for those who keep parts of it: without secrets.
+    place: String,
 }
 
 /// How objects are read.
@@ -184,7 +191,9 @@ impl Store {
         let objects = Arc::new(PrefixStore::new(rest, prefix.clone()));
         let state: (Arc<Versions>, Arc<Counters>) = Default::default();
         let access = Access::Remote(Box::new(Remote::new(url, options, prefix, state.clone())?));
-        Ok(Self::new(url, objects, access, state))
+        let mut store = Self::new(url, objects, access, state);
+        store.place = cached::place(url, options);
+        Ok(store)
     }
 
     fn new(
@@ -200,6 +209,8 @@ impl Store {
             access: Arc::new(access),
             versions,
             counters,
+            cache: None,
+            place: url.root().to_owned(),
         }
     }
 

@@ -21,6 +21,7 @@ use tokio::task::spawn_blocking;
 
 use crate::decode::{DECODE_ROWS, Decoder};
 use crate::fetch::{Fetched, selection};
+use crate::horizon::part;
 use crate::map::cache::{Asked, Cache, Entry, Key, MapStats, wait_for};
 use crate::map::cut::{Cached, Runs, Segment};
 use crate::map::layout::Layout;
@@ -277,7 +278,11 @@ impl Loader {
                 let began = Instant::now();
                 let fetched = dataset
                     .store()
-                    .get_ranges(&dataset.file_of(&piece).path, &ranges)
+                    .get_part(
+                        &dataset.file_of(&piece).path,
+                        part(piece.row_group as usize, 0),
+                        &ranges,
+                    )
                     .await?;
                 drop(permit);
                 self.requests.fetch_add(1, Ordering::Relaxed);

@@ -174,7 +174,6 @@ impl Counters {
     }
 
     /// Adds what another counts to every snapshot.
-    #[allow(dead_code)]
     pub(crate) fn probe(&self, probe: Probe) {
         lock(&self.probes).push(probe);
     }

@@ -33,7 +33,12 @@ fn slow_reader(url: &str, wait: Duration, memory_budget: Option<u64>) -> BatchRe
         .window(8)
         .batch_size(8)
         .workers(2);
-    let Opened { plan, io, ledger } = builder.into_options().open().expect("a plan");
+    let Opened {
+        plan,
+        io,
+        ledger,
+        neighbours,
+    } = builder.into_options().open().expect("a plan");
     let mut sources = plan.sources.to_vec();
     let config = ThrottleConfig {
         wait_get_per_call: wait,
@@ -47,7 +52,12 @@ fn slow_reader(url: &str, wait: Duration, memory_budget: Option<u64>) -> BatchRe
         memory_budget: memory_budget.unwrap_or(plan.memory_budget),
         ..plan
     };
-    BatchReader::new(Opened { plan, io, ledger })
+    BatchReader::new(Opened {
+        plan,
+        io,
+        ledger,
+        neighbours,
+    })
 }
 
 #[test]

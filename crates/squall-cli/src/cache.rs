@@ -1,0 +1,33 @@
+//! The options of a local cache.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use squall::{ByteSize, CacheOptions, ReaderBuilder};
+
+/// Where parts of remote files are kept.
+#[derive(Args)]
+pub(crate) struct Cache {
+    /// Keep parts of remote files in this local directory; ranks and later runs share it
+    #[arg(long, value_name = "DIR", requires = "limit")]
+    cache_dir: Option<PathBuf>,
+    /// Most bytes that the directory of the cache holds: 10GiB, 500MB
+    #[arg(id = "limit", long = "cache-limit", value_name = "SIZE", requires = "cache_dir")]
+    limit: Option<ByteSize>,
+    /// Keep parts of local files too: of a network mount
+    #[arg(long, requires = "cache_dir")]
+    cache_files: bool,
+}
+
+impl Cache {
+    pub(crate) fn apply<R>(&self, reader: ReaderBuilder<R>) -> ReaderBuilder<R> {
+        let (Some(directory), Some(limit)) = (&self.cache_dir, self.limit) else {
+            return reader;
+        };
+        let options = CacheOptions::new(directory, limit.bytes());
+        reader.local_cache_with(match self.cache_files {
+            true => options.with_local_stores(),
+            false => options,
+        })
+    }
+}
