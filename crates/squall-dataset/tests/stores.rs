@@ -151,7 +151,8 @@ fn each_fault_is_survived_and_counted() {
             Fault::Internal => retries.server,
             Fault::SlowDown | Fault::TooMany => retries.throttled,
             Fault::Hung => retries.timeout,
-            Fault::Truncated | Fault::Reset => retries.truncated + retries.connection,
+            Fault::Truncated => retries.truncated,
+            Fault::Reset => retries.truncated + retries.connection,
             Fault::Expired => retries.credentials,
             _ => 0,
         };

@@ -1,6 +1,6 @@
 //! What the tests share: tables written through parquet, and damage done to them. Only ever a dev-dependency.
 //!
-//! With the feature `s3` there are servers too: [`S3Server`], [`WebServer`], and [`FaultProxy`], which harms what passes it.
+//! With the feature `s3` there are servers too: `S3Server`, `WebServer`, and `FaultProxy`, which harms what passes it.
 
 #[cfg(feature = "s3")]
 mod serve;

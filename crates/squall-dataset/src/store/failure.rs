@@ -213,19 +213,22 @@ fn renew(scheme: Scheme) -> &'static str {
 fn transport(error: &object_store::Error) -> Option<Cause> {
     use object_store::client::{HttpError, HttpErrorKind};
 
-    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    let (mut found, mut next): (_, Option<&(dyn StdError + 'static)>) = (None, Some(error));
     while let Some(error) = next {
         if let Some(http) = error.downcast_ref::<HttpError>() {
-            return Some(match http.kind() {
+            found = Some(match http.kind() {
                 HttpErrorKind::Timeout => Cause::Timeout,
-                // What hyper says where a message is incomplete.
-                HttpErrorKind::Request | HttpErrorKind::Decode => Cause::Truncated,
                 _ => Cause::Connection,
             });
         }
+        // What hyper says of a body that is shorter than its length.
+        let system = error.downcast_ref::<std::io::Error>();
+        if found.is_some() && system.is_some_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof) {
+            return Some(Cause::Truncated);
+        }
         next = error.source();
     }
-    None
+    found
 }
 
 #[cfg(not(feature = "cloud"))]
