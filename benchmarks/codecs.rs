@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use squall::codec::{Codec, decode_cells, encode_value};
+use squall::codec::{Codec, ImageView, Region, decode_cells, decode_views, encode_value, view_field};
 use squall::{DType, Field, Shape, Tensor, Value};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -62,7 +62,69 @@ fn main() -> Result<()> {
             ..Set::encoded(jpeg, picture(256, 256)?)?
         },
     ];
-    sets.iter().try_for_each(|set| set.measure(&options))
+    sets.iter().try_for_each(|set| set.measure(&options))?;
+    views(&options)
+}
+
+/// Parts of photographs of 375x500 pixels, each a half of the image in both directions and then all of it, as 224x224 pixels.
+fn views(options: &Options) -> Result<()> {
+    const SIZE: usize = 224;
+    let whole = Region {
+        top: 0.0,
+        left: 0.0,
+        height: 375.0,
+        width: 500.0,
+    };
+    let half = Region {
+        top: 90.0,
+        left: 120.0,
+        height: 187.0,
+        width: 250.0,
+    };
+    for codec in [Codec::Jpeg { quality: 80 }, Codec::Png] {
+        let image = picture(375, 500)?;
+        let shape = Shape(vec![None, None, Some(3)]);
+        let field = Field::new("x", DType::UInt8, shape).with_codec(Some(codec.clone()));
+        let fixed = Field::new("x", DType::UInt8, Shape::fixed(image.shape())).with_codec(Some(codec.clone()));
+        let cell = encode_value(&Value::Tensor(image), &field)?;
+        let target = view_field(&field, SIZE, SIZE)?;
+        let cells = vec![Some(&cell[..]); 2];
+        let each = |run: &dyn Fn() -> Result<()>| -> Result<f64> {
+            let mut best = Duration::MAX;
+            for _ in 0..options.repeat {
+                let began = Instant::now();
+                run()?;
+                best = best.min(began.elapsed());
+            }
+            Ok(best.as_secs_f64() * 1e6 / cells.len() as f64)
+        };
+        let decoded = each(&|| {
+            black_box(decode_cells(&cells, &fixed)?);
+            Ok(())
+        })?;
+        println!("{codec}, {} bytes, 375x500: whole {decoded:.0} µs", cell.len());
+        for (name, region) in [("whole", whole), ("half", half)] {
+            for full_decode in [true, false] {
+                let view = ImageView {
+                    bounds: region,
+                    region,
+                    flip: false,
+                    full_decode,
+                };
+                let shown = each(&|| {
+                    black_box(decode_views(&cells, &field, &target, &mut |_, _| Ok(view))?);
+                    Ok(())
+                })?;
+                let scale = if full_decode {
+                    "full size"
+                } else {
+                    "no larger than needed"
+                };
+                println!("  {name} to {SIZE}x{SIZE}, decoded {scale}: {shown:.0} µs");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Cells of one field, taken in turn.

@@ -276,11 +276,11 @@ impl<const N: usize> Table<N> {
         }
         self.entries.fill(0);
         let (mut sorted, mut code) = (self.sorted[..n_codes].iter(), 0usize);
-        for length in 1..=Self::BITS {
+        for (bits, count) in counts[1..=Self::BITS].iter().enumerate() {
             // Each code so far is two, with a bit more.
-            let half = 1 << (length - 1);
+            let half = 1 << bits;
             self.entries.copy_within(..half, half);
-            for entry in sorted.by_ref().take(counts[length]) {
+            for entry in sorted.by_ref().take(*count) {
                 *self.entries.get_mut(code)? = *entry;
                 // The next code: the highest bit counts least.
                 let mut bit = half;

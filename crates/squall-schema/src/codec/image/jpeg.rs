@@ -36,13 +36,13 @@ pub(in crate::codec) fn jpeg(cell: &[u8], out: &mut MutableBuffer, accept: Accep
 }
 
 /// Appends the pixels of a jpeg image that `accept` accepts, decoded to so many eighths of its size as `scale` says, 1 to 8, or
-/// more. Gives the size of the image, and of what was decoded.
+/// more. Gives the size of what was decoded, and how many eighths it was.
 pub(in crate::codec) fn jpeg_scaled(
     cell: &[u8],
     out: &mut MutableBuffer,
     accept: Accept<'_>,
     scale: &mut dyn FnMut(Size) -> Result<u8>,
-) -> Result<(Size, Size)> {
+) -> Result<(Size, u8)> {
     let frame = Frame::read(cell)?;
     frame.size.offer(DType::UInt8, accept)?;
     let eighths = library::scale(scale(frame.size)?);
@@ -56,7 +56,7 @@ pub(in crate::codec) fn jpeg_scaled(
     // The frame's walk has bounded the product.
     make_room(out, size.height * size.width * size.channels)?;
     library::decode_scaled(cell, &frame, eighths, &mut out.as_slice_mut()[start..])?;
-    Ok((frame.size, size))
+    Ok((size, eighths))
 }
 
 /// A `uint8` tensor, `[height, width]` or `[height, width, 3]`, as a baseline jpeg image with halved chroma in both

@@ -161,22 +161,22 @@ impl<'a> Views<'a> {
             let own = view([size.height, size.width])?;
             own.check(size).map(|()| own)
         };
-        let (whole, decoded, view) = match codec_of(field, cell) {
+        let (decoded, eighths, view) = match codec_of(field, cell) {
             Some(Codec::Png) => {
                 let size = png(cell, &mut self.pixels, &mut self.png, &accept)?.size;
-                (size, size, sure(size)?)
+                (size, 8, sure(size)?)
             }
             _ => {
                 let mut shown = None;
-                let (whole, decoded) = jpeg_scaled(cell, &mut self.pixels, &accept, &mut |size| {
+                let (decoded, eighths) = jpeg_scaled(cell, &mut self.pixels, &accept, &mut |size| {
                     let own = shown.insert(sure(size)?);
                     Ok(own.eighths(wanted))
                 })?;
                 let view = shown.ok_or_else(|| Error::internal("an image that nobody looked at"))?;
-                (whole, decoded, view)
+                (decoded, eighths, view)
             }
         };
-        let view = view.scaled(whole, decoded);
+        let view = view.scaled(eighths, decoded);
         let start = self.out.len();
         make_room(&mut self.out, wanted.bytes())?;
         let target = &mut self.out.as_slice_mut()[start..];
@@ -243,18 +243,18 @@ impl ImageView {
             .unwrap_or(8)
     }
 
-    /// The same view of an image that was decoded smaller.
-    fn scaled(self, whole: Size, decoded: Size) -> Self {
-        if whole == decoded {
+    /// The same view of an image that was decoded with so many eighths of its size.
+    fn scaled(self, eighths: u8, decoded: Size) -> Self {
+        if eighths == 8 {
             return self;
         }
-        let down = decoded.height as f64 / whole.height as f64;
-        let across = decoded.width as f64 / whole.width as f64;
+        // The last line and column may stand for less than the others: sizes are rounded up.
+        let scale = f64::from(eighths) / 8.0;
         let [bounds, region] = [self.bounds, self.region].map(|own| Region {
-            top: own.top * down,
-            left: own.left * across,
-            height: own.height * down,
-            width: own.width * across,
+            top: own.top * scale,
+            left: own.left * scale,
+            height: own.height * scale,
+            width: own.width * scale,
         });
         // Whole pixels: those at the edges count.
         let (top, left) = (bounds.top.floor(), bounds.left.floor());

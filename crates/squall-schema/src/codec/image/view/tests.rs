@@ -172,8 +172,9 @@ fn a_crop_that_is_not_resized_is_exact() {
     }
 }
 
-/// A block that is decoded to fewer pixels is averaged by the transform; the triangle takes in its neighbours too. In a smooth
-/// picture, at quality 95, that is some levels.
+/// A block that is decoded to fewer pixels is averaged by the transform, where the triangle takes in its neighbours too. The blue
+/// of this picture has waves of 23 pixels, and at a scale of 1/8 two pixels of each: the worst there is. What the bounds come from:
+/// 5.6 and 1.6 for grey, 18.7 and 3.9 for colour.
 #[test]
 fn jpeg_images_are_decoded_no_larger_than_needed() {
     for channels in [1, 3] {
@@ -194,8 +195,9 @@ fn jpeg_images_are_decoded_no_larger_than_needed() {
             };
             let found = shown(&cell, &field(jpeg_codec(), channels == 3), size, view).expect("a view");
             let (most, mean) = difference(&found, &expected(&picture, &view, size));
+            let (most_allowed, mean_allowed) = if channels == 1 { (8.0, 2.0) } else { (24.0, 4.5) };
             assert!(
-                most <= 30.0 && mean <= 3.0,
+                most <= most_allowed && mean <= mean_allowed,
                 "{region:?} {size:?}: most {most}, mean {mean}"
             );
         }
