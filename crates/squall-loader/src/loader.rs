@@ -423,6 +423,7 @@ impl<S: Sink> Epochs for Loader<S> {
 
 impl<S: Sink> Drop for Loader<S> {
     fn drop(&mut self) {
+        self.meter.end();
         // The thread ends at its next batch, and takes the reader with it.
         let _ = self.park();
     }

@@ -306,6 +306,13 @@ impl Core {
     }
 }
 
+impl Drop for Core {
+    fn drop(&mut self) {
+        // Whoever still looks at the meter sees no time pass.
+        self.counters.end();
+    }
+}
+
 /// Which reader it is, for its metrics.
 fn about(plan: &ReadPlan) -> About {
     let (rank, world_size) = plan.shard.unwrap_or((plan.share.rank, plan.share.world_size));

@@ -68,6 +68,12 @@ fn counts_are_those_of_the_run() {
     );
     drop(reader);
     assert_eq!(meter.metrics().rows, 480);
+    // A reader that is dropped within an epoch has no more time.
+    let mut reader = make_batch_reader(table.url()).build().expect("a reader");
+    assert!(reader.next().is_some());
+    let meter = reader.meter();
+    drop(reader);
+    assert_eq!(meter.metrics().wall, meter.metrics().wall);
 }
 
 /// Of each thread all time is told, but for what the driver needs to turn around.
