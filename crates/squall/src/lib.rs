@@ -50,7 +50,8 @@ assert_eq!(steps, 3 * 10);
 
 pub use squall_dataset::{DataFile, Dataset, DatasetUrl, OpenOptions, Origin, Piece, TimeZone};
 pub use squall_schema::{
-    DType, Decimal, Element, Error, ErrorKind, Field, Result, Row, RowId, Schema, Shape, Tensor, TimeUnit, Value, field,
+    ByteSize, DType, Decimal, Element, Error, ErrorKind, Field, Result, Row, RowId, Schema, Shape, Tensor, TimeUnit,
+    Value, field,
 };
 
 #[cfg(feature = "reader")]
