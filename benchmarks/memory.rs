@@ -1,7 +1,7 @@
 //! Peak memory against the budget, over row groups that are larger than it.
 //!
 //! ```text
-//! cargo run --release -p squall-benchmarks --bin memory -- --json memory.json
+//! cargo run --release -p squall-benchmarks --no-default-features --bin memory -- --json memory.json
 //! ```
 //!
 //! The tables have row groups of 1 GiB, of floats and of blobs of 100 kB, with and without a page index, uncompressed and by
