@@ -3,6 +3,7 @@
 //! Each command is a file: its flags, as typed; then one function that does it. Facts go to standard output, errors to
 //! standard error as one sentence. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
+mod bench;
 mod convert;
 mod inspect;
 mod json;
@@ -31,6 +32,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(Box<bench::Bench>),
     Convert(convert::Convert),
     Inspect(inspect::Inspect),
     Plan(Box<plan::Plan>),
@@ -80,6 +82,7 @@ fn save(path: &Path, text: &str, what: &str) -> Result<(), Error> {
 fn main() -> ExitCode {
     // Clap prints its own errors, and exits with 2 where the usage is wrong.
     let done = match Cli::parse().command {
+        Command::Bench(command) => command.run(),
         Command::Convert(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Plan(command) => command.run(),

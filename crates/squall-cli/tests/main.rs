@@ -1,5 +1,6 @@
 //! The command from outside: what it prints, its exit codes, and what it leaves behind.
 
+mod bench;
 mod fixtures;
 mod ledger;
 mod order;
@@ -73,7 +74,7 @@ pub(crate) fn converted() -> Converted {
 
 #[test]
 fn help_has_examples() {
-    for command in ["convert", "inspect", "plan", "read"] {
+    for command in ["bench", "convert", "inspect", "plan", "read"] {
         let help = succeed(&[command, "--help"]);
         assert!(help.contains(&format!("Example:\n  squall {command} ")), "{help}");
     }

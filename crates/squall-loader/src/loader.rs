@@ -173,7 +173,8 @@ fn load<S: Sink>(
             bad_rows,
             rows,
         });
-        if meter.time(LoaderStage::Blocked, || batches.send(loaded)).is_err() || failed {
+        let gone = meter.time(LoaderStage::Blocked, || batches.send(loaded).is_err());
+        if gone || failed {
             return;
         }
         waker.wake();

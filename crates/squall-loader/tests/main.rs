@@ -294,7 +294,7 @@ fn a_slow_sink_or_a_slow_trainer_limits() {
     );
 
     let mut loader = load();
-    while let Some(batch) = loader.next() {
+    for batch in loader.by_ref() {
         batch.expect("a batch");
         std::thread::sleep(std::time::Duration::from_millis(16));
     }

@@ -24,15 +24,25 @@ pub(crate) struct Layout {
     cells: Vec<Option<Cell>>,
     /// Bytes of a row.
     stride: usize,
+    /// Where the bits stand that say which values are null.
+    nulls: usize,
 }
 
 #[derive(Debug, Clone)]
 struct Cell {
     at: usize,
     width: usize,
-    /// Where the byte stands that says whether the value is there, if the column may have nulls.
-    valid: Option<usize>,
+    /// Its bit among those of the nulls, if the column may have some.
+    null_bit: Option<usize>,
     data_type: DataType,
+}
+
+/// Rows of a layout.
+#[derive(Debug, Default)]
+pub(crate) struct Block {
+    bytes: Vec<u8>,
+    /// For each column whether there is a null in it; none has where it is empty.
+    has_nulls: Vec<bool>,
 }
 
 /// A row of a block that a batch takes.
@@ -52,7 +62,9 @@ impl Layout {
         let mut layout = Self {
             cells: vec![None; schema.fields().len()],
             stride: 0,
+            nulls: 0,
         };
+        let mut bits = 0;
         let others = (0..schema.fields().len()).filter(|column| !neighbours.contains(column));
         for column in neighbours.iter().copied().chain(others) {
             let field = &schema.fields()[column];
@@ -60,19 +72,16 @@ impl Layout {
                 layout.cells[column] = Some(Cell {
                     at: layout.stride,
                     width,
-                    valid: field.is_nullable().then_some(0),
+                    null_bit: field.is_nullable().then_some(bits),
                     data_type: field.data_type().clone(),
                 });
                 layout.stride += width;
+                bits += usize::from(field.is_nullable());
             }
         }
         // Behind all values, so that those of neighbours are not parted.
-        for cell in layout.cells.iter_mut().flatten() {
-            if let Some(valid) = &mut cell.valid {
-                *valid = layout.stride;
-                layout.stride += 1;
-            }
-        }
+        layout.nulls = layout.stride;
+        layout.stride += bits.div_ceil(8);
         layout
     }
 
@@ -81,6 +90,7 @@ impl Layout {
         Self {
             cells: vec![None; n],
             stride: 0,
+            nulls: 0,
         }
     }
 
@@ -99,46 +109,68 @@ impl Layout {
         (0..self.cells.len()).filter(|column| !self.has(*column)).collect()
     }
 
+    /// Room for so many rows; `None` if there is none. What is in it is to be written over.
+    pub(crate) fn block(&self, rows: usize, mut used: Vec<u8>) -> Option<Block> {
+        let bytes = rows.checked_mul(self.stride)?;
+        used.try_reserve_exact(bytes.saturating_sub(used.len())).ok()?;
+        used.resize(bytes, 0);
+        Some(Block {
+            bytes: used,
+            has_nulls: Vec::new(),
+        })
+    }
+
     /// Lays out the rows of a batch; row `i` goes to place `places[i]` of the block.
-    pub(crate) fn write(&self, batch: &RecordBatch, places: &[u32], block: &mut [u8]) -> Result<()> {
+    pub(crate) fn write(&self, batch: &RecordBatch, places: &[u32], block: &mut Block) -> Result<()> {
         if self.stride == 0 {
             return Ok(());
         }
-        let columns = self.cells.iter().zip(batch.columns());
-        let columns = columns.filter_map(|(cell, column)| Some((cell.as_ref()?, column)));
-        let columns: Vec<_> = columns
-            .map(|(cell, column)| Ok((cell, Values::new(column, cell)?, column.nulls())))
-            .collect::<Result<_>>()?;
+        let mut columns = Vec::with_capacity(self.cells.len());
+        let mut nulls = Vec::new();
+        for (number, (cell, column)) in self.cells.iter().zip(batch.columns()).enumerate() {
+            let Some(cell) = cell else { continue };
+            columns.push((cell, Values::new(column, cell)?));
+            if let (Some(bit), Some(own)) = (cell.null_bit, column.nulls().filter(|nulls| nulls.null_count() > 0)) {
+                block.has_nulls.resize(self.cells.len(), false);
+                block.has_nulls[number] = true;
+                nulls.push((self.nulls + bit / 8, 1u8 << (bit % 8), own));
+            }
+        }
         let rows_of_tile = (TILE_BYTES / self.stride).max(1);
-        let mut tile = vec![0; rows_of_tile * self.stride];
+        let mut tile = vec![0; rows_of_tile.min(places.len()) * self.stride];
         for (n, places) in places.chunks(rows_of_tile).enumerate() {
             let first = n * rows_of_tile;
             let tile = &mut tile[..places.len() * self.stride];
-            for (cell, values, nulls) in &columns {
+            for (cell, values) in &columns {
                 values.put(first, cell, tile, self.stride);
-                if let Some(valid) = cell.valid {
-                    for (i, row) in tile.chunks_exact_mut(self.stride).enumerate() {
-                        row[valid] = u8::from(nulls.is_none_or(|nulls| nulls.is_valid(first + i)));
+            }
+            if !nulls.is_empty() {
+                tile.chunks_exact_mut(self.stride)
+                    .for_each(|row| row[self.nulls..].fill(0));
+                for (at, bit, nulls) in &nulls {
+                    for i in (0..places.len()).filter(|i| nulls.is_null(first + i)) {
+                        tile[i * self.stride + at] |= bit;
                     }
                 }
             }
             for (row, place) in tile.chunks_exact(self.stride).zip(places) {
                 let start = *place as usize * self.stride;
-                block[start..start + self.stride].copy_from_slice(row);
+                block.bytes[start..start + self.stride].copy_from_slice(row);
             }
         }
         Ok(())
     }
 
     /// A column of the rows that a batch takes of these blocks.
-    pub(crate) fn column(&self, column: usize, taken: &[Taken], blocks: &[&[u8]]) -> Result<ArrayRef> {
+    pub(crate) fn column(&self, column: usize, taken: &[Taken], blocks: &[&Block]) -> Result<ArrayRef> {
         let cell = self.cell(column)?;
-        let nulls = cell.valid.and_then(|valid| self.nulls(valid, taken, blocks));
+        let nulls = self.nulls(column, taken, blocks);
         let values = match cell.data_type {
             DataType::Boolean => {
                 let mut bits = vec![false; taken.len()];
                 for row in taken {
-                    bits[row.out as usize] = blocks[row.window as usize][row.at as usize * self.stride + cell.at] != 0;
+                    bits[row.out as usize] =
+                        blocks[row.window as usize].bytes[row.at as usize * self.stride + cell.at] != 0;
                 }
                 BooleanBuffer::from(bits).into_inner()
             }
@@ -148,12 +180,11 @@ impl Layout {
     }
 
     /// The values of columns that lie side by side, row after row, a byte for each boolean; an error names the batch row that has none.
-    pub(crate) fn packed(&self, columns: &[usize], taken: &[Taken], blocks: &[&[u8]]) -> Result<Buffer> {
+    pub(crate) fn packed(&self, columns: &[usize], taken: &[Taken], blocks: &[&Block]) -> Result<Buffer> {
         let (mut start, mut width) = (None, 0);
         for column in columns {
             let cell = self.cell(*column)?;
-            if let Some(valid) = cell.valid
-                && let Some(nulls) = self.nulls(valid, taken, blocks)
+            if let Some(nulls) = self.nulls(*column, taken, blocks)
                 && let Some(row) = nulls.iter().position(|valid| !valid)
             {
                 return Err(null_in_pack(row));
@@ -171,19 +202,25 @@ impl Layout {
         cell.ok_or_else(|| Error::internal("a column is not laid out in rows"))
     }
 
-    fn nulls(&self, valid: usize, taken: &[Taken], blocks: &[&[u8]]) -> Option<NullBuffer> {
-        let mut all = true;
-        let mut bits = vec![true; taken.len()];
-        for row in taken {
-            let is_valid = blocks[row.window as usize][row.at as usize * self.stride + valid] != 0;
-            all &= is_valid;
-            bits[row.out as usize] = is_valid;
+    fn nulls(&self, column: usize, taken: &[Taken], blocks: &[&Block]) -> Option<NullBuffer> {
+        let bit = self.cells[column].as_ref()?.null_bit?;
+        let has_nulls = |block: &&Block| block.has_nulls.get(column).copied().unwrap_or(false);
+        if !blocks.iter().any(has_nulls) {
+            return None;
         }
-        (!all).then(|| NullBuffer::from(bits))
+        let (at, bit) = (self.nulls + bit / 8, 1u8 << (bit % 8));
+        let mut valid = vec![true; taken.len()];
+        for row in taken {
+            let block = &blocks[row.window as usize];
+            // Where no value is null the bits were not written.
+            let is_null = has_nulls(block) && block.bytes[row.at as usize * self.stride + at] & bit != 0;
+            valid[row.out as usize] = !is_null;
+        }
+        Some(NullBuffer::from(valid)).filter(|nulls| nulls.null_count() > 0)
     }
 
     /// `width` bytes of each row, in the order of the batch.
-    fn bytes(&self, at: usize, width: usize, taken: &[Taken], blocks: &[&[u8]]) -> Buffer {
+    fn bytes(&self, at: usize, width: usize, taken: &[Taken], blocks: &[&Block]) -> Buffer {
         let mut out = MutableBuffer::from_len_zeroed(taken.len() * width);
         let slice = out.as_slice_mut();
         match width {
@@ -196,7 +233,7 @@ impl Layout {
                 for row in taken {
                     let from = row.at as usize * self.stride + at;
                     let to = row.out as usize * width;
-                    slice[to..to + width].copy_from_slice(&blocks[row.window as usize][from..from + width]);
+                    slice[to..to + width].copy_from_slice(&blocks[row.window as usize].bytes[from..from + width]);
                 }
             }
         }
@@ -205,11 +242,11 @@ impl Layout {
 }
 
 /// The values of one width have a loop of their own: a copy of known length is one instruction.
-fn take<const WIDTH: usize>(out: &mut [u8], stride: usize, at: usize, taken: &[Taken], blocks: &[&[u8]]) {
+fn take<const WIDTH: usize>(out: &mut [u8], stride: usize, at: usize, taken: &[Taken], blocks: &[&Block]) {
     let (out, _) = out.as_chunks_mut::<WIDTH>();
     for row in taken {
         let from = row.at as usize * stride + at;
-        out[row.out as usize].copy_from_slice(&blocks[row.window as usize][from..from + WIDTH]);
+        out[row.out as usize].copy_from_slice(&blocks[row.window as usize].bytes[from..from + WIDTH]);
     }
 }
 
@@ -276,8 +313,22 @@ impl Values {
 
 fn put<const WIDTH: usize>(values: &[u8], at: usize, tile: &mut [u8], stride: usize) {
     let (values, _) = values.as_chunks::<WIDTH>();
-    for (row, value) in tile.chunks_exact_mut(stride).zip(values) {
-        row[at..at + WIDTH].copy_from_slice(value);
+    let mut next = at;
+    for value in values.iter().take(tile.len() / stride) {
+        tile[next..next + WIDTH].copy_from_slice(value);
+        next += stride;
+    }
+}
+
+impl Block {
+    /// Bytes of the rows.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The memory, for another block.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 }
 

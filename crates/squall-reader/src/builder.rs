@@ -9,6 +9,7 @@ use squall_schema::{ByteSize, Error, Field, Result};
 
 use crate::bad_rows::OnBadRow;
 use crate::forecast::{self, Forecast, ForecastOptions};
+use crate::image::ImageSpec;
 use crate::io::Io;
 use crate::ledger::Ledger;
 use crate::map::{DEFAULT_CACHE_BYTES, MapDataset};
@@ -250,6 +251,13 @@ impl<R> ReaderBuilder<R> {
         self
     }
 
+    /// Shows a part of each image of a field, in one size: cropped, resized and flipped while it is decoded, from png or jpeg cells
+    /// of 8 bits. The field becomes `uint8[height, width]` or `uint8[height, width, 3]`; a [`transform`](Self::transform) sees it so.
+    pub fn image(mut self, column: impl Into<String>, spec: ImageSpec) -> Self {
+        self.options.source.images.push((column.into(), spec));
+        self
+    }
+
     /// The zone of the times in directory names, which Spark writes in that of its session: a name such as `Europe/Zurich`, an
     /// offset such as `+02:00`; UTC if not given. Times in files do not depend on it.
     pub fn time_zone(mut self, zone: impl Into<String>) -> Self {
@@ -481,6 +489,7 @@ impl ReaderBuilder<MapDataset> {
                 "the time zone",
                 "the choice of columns",
                 "the choice of rows",
+                "the views of images",
                 "the transform",
             ])
         };

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch};
@@ -15,7 +15,7 @@ use squall_schema::arrow::{field_to_arrow, schema_to_arrow};
 use squall_schema::codec::{Codec, decode_column};
 use squall_schema::{Error, Field, Result, RowId, Schema};
 
-use crate::block::{Layout, Taken, array_of};
+use crate::block::{Block, Layout, Taken, array_of};
 use crate::budget::Permit;
 use crate::cells;
 use crate::metrics::{Counters, Part as Work};
@@ -40,14 +40,15 @@ pub(crate) struct Window {
 /// The rows of a window.
 pub(crate) struct Decoded {
     /// The columns of fixed width, row after row, in the order of the window's permutation.
-    block: Vec<u8>,
+    block: Block,
     /// The place in stored order of each of these rows; empty where nothing is laid out.
     stored: Vec<u32>,
     /// The other columns, in stored order.
     beside: Vec<RecordBatch>,
     /// The first row of each of these batches.
     starts: Vec<u64>,
-    _permit: Option<Permit>,
+    pool: Weak<BlockPool>,
+    permit: Option<Permit>,
 }
 
 /// Lays out the rows of a window as they are decoded.
@@ -61,16 +62,15 @@ pub(crate) struct Filling<'a> {
 }
 
 impl<'a> Filling<'a> {
-    pub(crate) fn new(window: &Window, layout: &'a Layout) -> Result<Self> {
+    /// `blocks` has memory of blocks that are gone.
+    pub(crate) fn new(window: &Window, layout: &'a Layout, blocks: &Arc<BlockPool>) -> Result<Self> {
         let rows = window.rows.end - window.rows.start;
         let (mut places, mut stored_of) = (Vec::new(), Vec::new());
-        let mut block = Vec::new();
+        let mut block = Block::default();
         if layout.stride() > 0 {
             let too_large = || Error::unsupported(format!("a window of {rows} rows takes more memory than there is"));
             let n = u32::try_from(rows).map_err(|_| too_large())?;
-            let bytes = (n as usize).checked_mul(layout.stride()).ok_or_else(too_large)?;
-            block.try_reserve_exact(bytes).map_err(|_| too_large())?;
-            block.resize(bytes, 0);
+            block = layout.block(n as usize, blocks.take()).ok_or_else(too_large)?;
             places = vec![0; n as usize];
             stored_of = Vec::with_capacity(n as usize);
             window.permutation.each(rows, |place, stored| {
@@ -88,7 +88,8 @@ impl<'a> Filling<'a> {
                 stored: stored_of,
                 beside: Vec::new(),
                 starts: Vec::new(),
-                _permit: None,
+                pool: Arc::downgrade(blocks),
+                permit: None,
             },
         })
     }
@@ -126,17 +127,47 @@ impl Decoded {
     }
 
     /// Gives the permit back when the rows go.
-    pub(crate) fn with_permit(self, permit: Permit) -> Self {
-        Self {
-            _permit: Some(permit),
-            ..self
-        }
+    pub(crate) fn with_permit(mut self, permit: Permit) -> Self {
+        self.permit = Some(permit);
+        self
     }
 
     /// The batch of columns that holds this stored row, and the row's place there.
     fn locate(&self, stored: u64) -> (usize, usize) {
         let batch = self.starts.partition_point(|start| *start <= stored) - 1;
         (batch, (stored - self.starts[batch]) as usize)
+    }
+}
+
+impl Drop for Decoded {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.give(std::mem::take(&mut self.block).into_bytes());
+        }
+    }
+}
+
+/// Memory of blocks that are gone. A window takes what one before it had: its pages are there already.
+#[derive(Default)]
+pub(crate) struct BlockPool(Mutex<Vec<Vec<u8>>>);
+
+impl BlockPool {
+    /// More are not kept: what is not needed at once is given back to the system.
+    const MOST: usize = 4;
+
+    fn take(&self) -> Vec<u8> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+            .unwrap_or_default()
+    }
+
+    fn give(&self, memory: Vec<u8>) {
+        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if memory.capacity() > 0 && free.len() < Self::MOST {
+            free.push(memory);
+        }
     }
 }
 
@@ -320,9 +351,10 @@ impl<'a> Picked<'a> {
         }
         let undecoded = || Error::internal("a window is gathered before it is decoded");
         let decoded: Vec<_> = self.windows.iter().map(|window| window.decoded.get()).collect();
+        let none = Block::default();
         let blocks: Vec<_> = decoded
             .iter()
-            .map(|decoded| decoded.map_or(&[][..], |decoded| &decoded.block))
+            .map(|decoded| decoded.map_or(&none, |decoded| &decoded.block))
             .collect();
         if taken.iter().any(|row| decoded[row.window as usize].is_none()) {
             return Err(undecoded());

@@ -5,7 +5,7 @@
 //! The files stand in the order of the data. Up to [`Share`] all is pure, but for what `scan` reads to select rows: [`Selection`]
 //! says which rows, [`Order`] in which order, [`Share`] which of them a rank takes at which step. Behind it bytes move: `columns`
 //! says which, `fetch` gets them, `decode` makes columns of them and `expand` samples, `gather` picks a batch from the windows,
-//! `cells` decodes what is encoded in it, a [`TransformSpec`] changes it, and `pipeline`, the only file that spawns, drives all of
+//! `cells` decodes what is encoded in it, an [`ImageSpec`] crops and resizes, a [`TransformSpec`] changes it, and `pipeline`, the only file that spawns, drives all of
 //! them through the jobs of `work` and restores the order. [`make_reader`] and [`make_batch_reader`] are where a user starts;
 //! [`make_dataset`] gives rows by their index instead, [`make_mixed_reader`] those of several datasets.
 
@@ -69,11 +69,13 @@ mod pack;
 mod gather;
 
 mod cells;
+mod image;
 mod transform;
 
 mod bad_rows;
 mod lane;
 mod metrics;
+mod trace;
 mod work;
 
 mod pipeline;
@@ -82,6 +84,7 @@ mod ledger;
 mod options;
 mod questions;
 
+mod bench;
 mod builder;
 mod epochs;
 mod forecast;
@@ -100,15 +103,17 @@ pub mod expr {
 }
 
 pub use bad_rows::{BadRow, BadRows, OnBadRow};
+pub use bench::{BenchOptions, BenchReport, Replay, StageSpeed, bench};
 pub use builder::{ReaderBuilder, make_batch_reader, make_dataset, make_mixed_reader, make_reader};
 pub use epochs::{Epoch, Epochs};
 pub use footprint::DEFAULT_MEMORY_BUDGET;
 pub use forecast::{Coverage, DeliveryMap, Forecast, ForecastOptions, MapSize, Memory, Quality, RankForecast};
+pub use image::ImageSpec;
 pub use ledger::{Ledger, LedgerEntry, LedgerWriter};
 pub use map::{DEFAULT_CACHE_BYTES, MapDataset, MapStats};
 pub use metrics::{
-    BuildTimes, CacheMetrics, CpuMetrics, LoaderStage, LoaderTimes, MemoryMetrics, Meter, Metrics, QueueDepths, Stage,
-    StageTimes, StorageMetrics, Unready,
+    BuildTimes, CacheCounts, CpuMetrics, LoaderStage, LoaderTimes, MemoryMetrics, Meter, Metrics, QueueDepths, Stage,
+    StageTimes, StorageCounts, WaitedFor,
 };
 #[cfg(feature = "prometheus")]
 pub use metrics::{MetricsServer, serve_metrics};

@@ -5,6 +5,7 @@
 
 mod threads;
 
+mod bytes;
 mod clocks;
 mod counters;
 
@@ -24,8 +25,9 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+pub(crate) use bytes::bytes_of;
 pub(crate) use clocks::Doing;
-pub(crate) use counters::{About, Counters, Part, bytes_of};
+pub(crate) use counters::{About, Counters, Part, nanos};
 pub(crate) use threads::Threads;
 
 pub use counters::{LoaderStage, Meter};
@@ -78,14 +80,15 @@ pub struct Metrics {
     pub build_parts: BuildTimes,
     /// Whoever takes the batches: busy with them, or starved while it waits for the next one.
     pub consumer: StageTimes,
-    /// The time in which no batch was ready, by what it took to have one.
-    pub unready: Unready,
+    /// What the caller of the reader waited for behind the first batch, by what the reader lacked. Its sum is the time that he
+    /// waited: the consumer, or the thread of a loader.
+    pub waited_for: WaitedFor,
     /// The stages of the loader, where there is one.
     pub loader: Option<LoaderTimes>,
     /// What the store counts.
-    pub storage: StorageMetrics,
+    pub storage: StorageCounts,
     /// What the local cache counts, where there is one.
-    pub cache: Option<CacheMetrics>,
+    pub cache: Option<CacheCounts>,
     /// Memory by the reader's own count.
     pub memory: MemoryMetrics,
     /// What waits where.
@@ -128,19 +131,22 @@ pub struct BuildTimes {
     pub transform: Duration,
 }
 
-/// The time in which no batch was ready to be taken, by what the reader lacked.
+/// What the caller of a reader waited for, by what the reader lacked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Unready {
-    /// A thread was idle, and bytes were under way.
+pub struct WaitedFor {
+    /// A thread was idle, and bytes were under way, or waited for a request to end.
     #[serde(rename = "fetch_seconds", serialize_with = "seconds")]
     pub fetch: Duration,
-    /// A thread was idle, and fetches waited for memory.
+    /// A thread was idle, and windows waited for memory though more requests could have been under way.
     #[serde(rename = "memory_seconds", serialize_with = "seconds")]
     pub memory: Duration,
     /// All threads were busy, or nothing but their work was left to wait for.
     #[serde(rename = "workers_seconds", serialize_with = "seconds")]
     pub workers: Duration,
+    /// The next batch was ready, and on its way from thread to thread.
+    #[serde(rename = "hand_over_seconds", serialize_with = "seconds")]
+    pub hand_over: Duration,
 }
 
 /// What a loader's thread did.
@@ -166,17 +172,23 @@ pub struct LoaderTimes {
 /// What the store counts, summed over the datasets of a mixture.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct StorageMetrics {
+pub struct StorageCounts {
     /// Requests that were sent, those sent again included.
     pub requests: u64,
     /// Requests that were sent again.
     pub retries: u64,
+    /// Of these, how many because the store asked for fewer.
+    pub throttled: u64,
+    /// Second requests that were sent because the first one was slow.
+    pub hedges_sent: u64,
+    /// Those whose answer was taken.
+    pub hedges_won: u64,
 }
 
 /// What a cache counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct CacheMetrics {
+pub struct CacheCounts {
     /// Ranges that were there.
     pub hits: u64,
     /// Ranges that were not.
@@ -185,6 +197,12 @@ pub struct CacheMetrics {
     pub hit_bytes: u64,
     /// Bytes of the misses.
     pub miss_bytes: u64,
+    /// Entries that had to go.
+    pub evictions: u64,
+    /// Entries that were damaged, and not used.
+    pub damaged: u64,
+    /// Reads and writes of the cache that failed. The data came from the store.
+    pub failures: u64,
 }
 
 /// The byte budget of a reader.
@@ -257,7 +275,7 @@ pub(crate) fn per_second(n: u64, time: Duration) -> f64 {
     }
 }
 
-fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(time.as_secs_f64())
 }
 

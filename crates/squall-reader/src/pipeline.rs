@@ -28,6 +28,7 @@ use squall_schema::{Error, Result, panic_text};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use crate::budget::{Budget, Permit};
 use crate::fetch::{Wanted, guarded};
@@ -37,7 +38,8 @@ use crate::metrics::{Counters, Doing};
 use crate::plan::{PlannedBatch, ReadPlan, Schedule};
 use crate::slice::{self, Streaming};
 use crate::source::Source;
-use crate::work::{Context, Delivered, Event, Job, LaneKey};
+use crate::trace;
+use crate::work::{Context, Delivered, Event, FETCHES, Job, LaneKey};
 
 /// Most batches that are planned ahead of those in work, so that windows are read before they are needed. Fewer are when
 /// they open more windows than there are lanes: about one window more a lane is in memory than the batches in work need.
@@ -218,6 +220,7 @@ struct Driver {
 
 impl Driver {
     fn run(mut self) {
+        self.context.counters.drive(Some(self.doing()));
         loop {
             self.plan();
             self.open_windows();
@@ -259,10 +262,12 @@ impl Driver {
         Doing {
             workers: self.context.plan.workers as u64,
             jobs: self.n_jobs,
-            // Windows that wait for memory are fetches that have not begun.
-            fetches: self.n_fetches + self.unopened.len() as u64,
+            fetches: self.n_fetches,
+            fetch_places: FETCHES as u64,
+            no_memory: !self.unopened.is_empty(),
             all_planned: self.schedule.is_none(),
             ready: (self.done.len() + self.batches.len()) as u64,
+            next_is_done: self.done.contains_key(&self.n_delivered),
             full: self.n_started - self.n_delivered >= self.context.plan.prefetch as u64,
         }
     }
@@ -371,6 +376,7 @@ impl Driver {
             io: self.io.clone(),
             stop: self.stop.subscribe(),
         };
+        let epoch = self.lanes.get(&key).map_or(0, |lane| lane.pass.order.epoch());
         self.n_fetches += 1;
         let task = async move {
             let source = &context.plan.sources[place];
@@ -394,7 +400,8 @@ impl Driver {
                     }
                 })
             };
-            let result = guarded(work, &source.dataset, &ask.piece).await;
+            let span = trace::fetch(&source.dataset, &ask.piece, (epoch, key.1));
+            let result = guarded(work, &source.dataset, &ask.piece).instrument(span).await;
             drop(counted);
             let result = result.map(|(fetched, slice)| {
                 context.counters.fetched(slice.bytes);

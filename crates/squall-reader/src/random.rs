@@ -30,6 +30,8 @@ pub(crate) enum Domain {
     Member = 7,
     /// What a sampler draws; the index is that of a block of draws, of rows, or of a class.
     Draw = 8,
+    /// Crops and flips of the images of a row; the index is the sample.
+    Image = 9,
 }
 
 /// The stream of a named choice.

@@ -12,6 +12,7 @@ use crate::expand::SampleColumns;
 use crate::fetch::Footers;
 use crate::footprint::{Footprint, Least};
 use crate::gather::Gathering;
+use crate::image::{ImageSpec, Images};
 use crate::io::Io;
 use crate::narrow::RowOptions;
 use crate::ngram::{Layout, NGram};
@@ -39,6 +40,8 @@ pub(crate) struct SourceOptions {
     pub(crate) rows: RowOptions,
     pub(crate) sampler: Option<Sampler>,
     pub(crate) ngram: Option<NGram>,
+    /// What is shown of the images of some fields.
+    pub(crate) images: Vec<(String, ImageSpec)>,
     pub(crate) transform: TransformSpec,
     pub(crate) shuffle: Option<Shuffle>,
     pub(crate) lanes: Option<u64>,
@@ -65,8 +68,9 @@ pub(crate) struct Source {
     pub(crate) samples: SampleColumns,
     /// How batches are made of samples.
     pub(crate) gathering: Arc<Gathering>,
-    /// The columns of batches, decoded.
+    /// The columns of batches, decoded, but for images that are shown in part: these stay cells.
     pub(crate) decoded: Arc<Schema>,
+    images: Option<Arc<Images>>,
     pub(crate) transform: TransformSpec,
     /// Where samples are windows of rows.
     pub(crate) layout: Option<Layout>,
@@ -121,10 +125,14 @@ impl Source {
 
     /// A decoded batch behind the transform, with the columns that are delivered.
     pub(crate) fn transform(&self, batch: RecordBatch, ids: &[RowId], seed: u64) -> Result<RecordBatch> {
+        let (batch, source) = match &self.images {
+            Some(images) => (images.decode(&batch, ids, seed)?, &images.schema),
+            None => (batch, &*self.decoded),
+        };
         let rows = Rows {
             ids,
             seed,
-            source: &self.decoded,
+            source,
             target: &self.schema,
         };
         match &self.layout {
@@ -135,9 +143,14 @@ impl Source {
 }
 
 impl Source {
+    /// Whether [`transform`](Self::transform) does anything.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.transform.is_given() || self.images.is_some()
+    }
+
     /// Whether a column has cells that are decoded.
     pub(crate) fn has_cells(&self) -> bool {
-        self.decoded.fields().iter().any(|field| field.codec.is_some())
+        self.images.is_some() || self.decoded.fields().iter().any(|field| field.codec.is_some())
     }
 }
 
@@ -150,6 +163,7 @@ impl SourceOptions {
             ("the choice of rows", self.rows.is_given()),
             ("the sampler", self.sampler.is_some()),
             ("the n-gram", self.ngram.is_some()),
+            ("the views of images", !self.images.is_empty()),
             ("the transform", self.transform.is_given()),
             ("the shuffle mode", self.shuffle.is_some()),
             ("the number of lanes", self.lanes.is_some()),
@@ -173,7 +187,19 @@ impl SourceOptions {
         let dataset = Arc::new(io.wait(async move { Dataset::open_with(&url, &options).await })?);
         let mut selected = self.view.schema(&dataset)?;
         let (mut decoded, outputs) = pack(&selected, &self.view.packs)?;
-        let mut schema = self.transform.schema(&decoded)?;
+        let images = Images::new(&self.images, &decoded).map_err(|error| error.at("URL", dataset.url()))?;
+        if images.is_some() && self.ngram.is_some() {
+            return Err(Error::unsupported(
+                "images are cropped and resized in rows: a view of them cannot be given with an n-gram",
+            ));
+        }
+        let mut schema = match &images {
+            Some(images) => {
+                decoded = images.encoded.clone();
+                self.transform.schema(&images.schema)?
+            }
+            None => self.transform.schema(&decoded)?,
+        };
         let transformed = self.transform.is_given();
         let span = self.ngram.as_ref().map_or(Ok(1), NGram::span)?;
         let layout = match &self.ngram {
@@ -259,6 +285,7 @@ impl SourceOptions {
             columns: Arc::new(columns),
             samples,
             decoded,
+            images: images.map(Arc::new),
             transform: self.transform.clone(),
             layout,
             schema,

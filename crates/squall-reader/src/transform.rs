@@ -152,6 +152,7 @@ impl TransformSpec {
     pub(crate) fn apply(&self, batch: RecordBatch, rows: Rows<'_>) -> Result<RecordBatch> {
         let Rows { source, target, .. } = rows;
         match &self.function {
+            Function::None if source == target => Ok(batch),
             Function::None => project(&batch, target),
             Function::Batch(function) => {
                 let n_rows = batch.num_rows();

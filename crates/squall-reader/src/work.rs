@@ -17,15 +17,16 @@ use crate::bad_rows::{BadRow, OnBadRow};
 use crate::budget::{Budget, Permit};
 use crate::expand::{Expander, Samples};
 use crate::fetch::Fetched;
-use crate::gather::{Filling, Picked, Window, interleave_batches};
+use crate::gather::{BlockPool, Filling, Picked, Window, interleave_batches};
 use crate::lane::Arrived;
 use crate::metrics::{Counters, Part as Work, bytes_of};
 use crate::plan::{PlannedBatch, ReadPlan};
 use crate::row_set::RowSet;
 use crate::source::Source;
+use crate::trace;
 
 /// Fetches that are under way at the same time.
-const FETCHES: usize = 16;
+pub(crate) const FETCHES: usize = 16;
 
 /// A batch as the pipeline delivers it.
 #[derive(Debug, Clone)]
@@ -126,6 +127,7 @@ pub(crate) struct Context {
     partitions: Vec<Vec<PartitionValues>>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) budget: Arc<Budget>,
+    blocks: Arc<BlockPool>,
 }
 
 /// The partition fields of a file that are read, with their values.
@@ -148,6 +150,7 @@ impl Context {
             partitions: plan.sources.iter().map(partitions).collect(),
             counters,
             budget,
+            blocks: Arc::default(),
             plan,
         }
     }
@@ -162,6 +165,9 @@ impl Context {
                 mut cursor,
                 parts,
             } => {
+                let dataset = &self.plan.sources[window.pass.source].dataset;
+                let first = parts.first().map(|part| &part.run.piece);
+                let _span = trace::decode(dataset, first, &window).entered();
                 let decode = || guard(|| self.decode((&window, permit), &mut cursor, &parts));
                 let result = self.counters.time(Work::Decode, decode);
                 let start = window.rows.start;
@@ -172,16 +178,19 @@ impl Context {
                     result,
                 }
             }
-            Job::Build { seq, batch, permit } => Event::Built {
-                seq,
-                result: self.counters.time(Work::Build, || guard(|| self.build(&batch, permit))),
-            },
+            Job::Build { seq, batch, permit } => {
+                let _span = trace::build(&batch).entered();
+                Event::Built {
+                    seq,
+                    result: self.counters.time(Work::Build, || guard(|| self.build(&batch, permit))),
+                }
+            }
         }
     }
 
     fn decode(&self, (window, mut permit): (&Window, Permit), cursor: &mut Cursor, parts: &[Part]) -> Result<()> {
         let source = &self.plan.sources[window.pass.source];
-        let mut filling = Filling::new(window, &source.gathering.layout)?;
+        let mut filling = Filling::new(window, &source.gathering.layout, &self.blocks)?;
         for part in parts {
             let file = source.dataset.file_of(&part.run.piece);
             let at = |error: Error| {

@@ -7,6 +7,7 @@ mod damage;
 mod filter;
 mod forecast;
 mod golden;
+mod images;
 mod ledger;
 mod legacy;
 mod map;
@@ -14,6 +15,8 @@ mod metrics;
 mod mixing;
 mod ngrams;
 mod order;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 #[cfg(feature = "filter")]
 mod pruning;
 mod questions;
@@ -25,6 +28,7 @@ mod state;
 mod streams;
 #[cfg(feature = "filter")]
 mod stress;
+mod tracing;
 mod transforms;
 
 use arrow_array::cast::AsArray;

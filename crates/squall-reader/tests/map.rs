@@ -290,7 +290,10 @@ fn one_row_of_a_large_row_group_costs_its_pages() {
             index as i64
         );
     }
-    assert_eq!(dataset.stats().fetched_bytes, fetched);
+    let stats = dataset.stats();
+    assert_eq!((stats.fetched_bytes, stats.requests), (fetched, 1));
+    assert!(stats.cache_hits >= 1000 && stats.cache_misses > 0, "{stats:?}");
+    assert!(!stats.fetching.is_zero() && !stats.decoding.is_zero(), "{stats:?}");
     // A batch of rows of two pages costs two pages.
     let ids = dataset.take(&[1, 30_001, 2, 30_000]).expect("rows");
     assert_eq!(

@@ -285,8 +285,10 @@ fn complex_item(item: &ArrowField) -> Option<DType> {
 
 /// The schema's canonical Arrow schema.
 pub fn schema_to_arrow(schema: &Schema) -> Result<SchemaRef> {
-    let fields = schema.fields().iter().map(field_to_arrow).collect::<Result<Vec<_>>>()?;
-    Ok(Arc::new(ArrowSchema::new(fields)))
+    schema.arrow_or(|| {
+        let fields = schema.fields().iter().map(field_to_arrow).collect::<Result<Vec<_>>>()?;
+        Ok(Arc::new(ArrowSchema::new(fields)))
+    })
 }
 
 /// The fields of an Arrow schema.

@@ -2,17 +2,30 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::OnceLock;
 
+use arrow_schema::SchemaRef;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Field, Result};
 
 /// Fields in their order. Names are unique.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
+#[derive(Debug, Clone, Serialize, Default)]
 #[serde(transparent)]
 pub struct Schema {
     fields: Vec<Field>,
+    /// Each batch asks for it again.
+    #[serde(skip)]
+    arrow: OnceLock<SchemaRef>,
 }
+
+impl PartialEq for Schema {
+    fn eq(&self, other: &Self) -> bool {
+        self.fields == other.fields
+    }
+}
+
+impl Eq for Schema {}
 
 impl Schema {
     /// A schema of these fields; a name that stands twice is an error.
@@ -26,7 +39,10 @@ impl Schema {
                 )));
             }
         }
-        Ok(Self { fields })
+        Ok(Self {
+            fields,
+            arrow: OnceLock::new(),
+        })
     }
 
     /// The fields, in order.
@@ -62,6 +78,18 @@ impl Schema {
     pub fn stored(&self) -> Self {
         Self {
             fields: self.fields.iter().map(Field::stored).collect(),
+            arrow: OnceLock::new(),
+        }
+    }
+
+    /// What `make` gives, made once.
+    pub(crate) fn arrow_or(&self, make: impl FnOnce() -> Result<SchemaRef>) -> Result<SchemaRef> {
+        match self.arrow.get() {
+            Some(arrow) => Ok(arrow.clone()),
+            None => {
+                let arrow = make()?;
+                Ok(self.arrow.get_or_init(|| arrow).clone())
+            }
         }
     }
 

@@ -11,6 +11,7 @@
 //! | `filter` | where-clauses in the reader |
 //! | `convert` | [`convert`]: the converter, with DataFusion embedded |
 //! | `torch` | [`torch`]: batches as libtorch tensors |
+//! | `prometheus` | [`Metrics`] in the text format of Prometheus, and `serve_metrics` |
 //!
 //! With `reader` alone neither DataFusion nor libtorch is compiled.
 //!
@@ -55,17 +56,26 @@ pub use squall_schema::{
 };
 
 #[cfg(feature = "reader")]
-pub use squall_loader::{Host, HostBatch, HostColumn, HostTensor, IntoLoader, Loader, LoaderBuilder, Sink};
+pub use squall_loader::{
+    Host, HostBatch, HostColumn, HostTensor, IntoLoader, Loader, LoaderBuilder, LoaderStream, Sink,
+};
 #[cfg(feature = "reader")]
 pub use squall_reader::{
-    BadRow, BadRows, BatchReader, Bitmap, Coverage, DEFAULT_BATCH_SIZE, DEFAULT_CACHE_BYTES, DEFAULT_LANES, Delivery,
-    DeliveryMap, Drawn, Ending, Epoch, EpochPlan, Epochs, Forecast, ForecastOptions, Ledger, LedgerEntry,
-    LedgerMismatch, LedgerReport, LedgerRow, LedgerWriter, MIX_BLOCK, MapDataset, MapSize, MapStats, Memory, Mix,
-    NGram, ORDER_VERSION, OnBadRow, Order, OrderOptions, Partition, Predicate, Quality, RankForecast, Reader,
-    ReaderBuilder, ReaderState, Reduce, ReduceFn, Remainder, RowGroupSelector, RowSet, Runs, SampleBatch, SampleOrigin,
-    Sampler, Samples, SelectedPiece, Selection, SelectionReport, SelectionSource, Share, Shuffle, Split, Threshold,
-    Topology, TransformSpec, make_batch_reader, make_dataset, make_mixed_reader, make_reader, verify_ledger,
+    BadRow, BadRows, BatchReader, BenchOptions, BenchReport, Bitmap, BuildTimes, CacheCounts, Coverage, CpuMetrics,
+    DEFAULT_BATCH_SIZE, DEFAULT_CACHE_BYTES, DEFAULT_LANES, Delivery, DeliveryMap, Drawn, Ending, Epoch, EpochPlan,
+    Epochs, Forecast, ForecastOptions, ImageSpec, Ledger, LedgerEntry, LedgerMismatch, LedgerReport, LedgerRow,
+    LedgerWriter, LoaderStage, LoaderTimes, MIX_BLOCK, MapDataset, MapSize, MapStats, Memory, MemoryMetrics, Meter,
+    Metrics, Mix, NGram, ORDER_VERSION, OnBadRow, Order, OrderOptions, Partition, Predicate, Quality, QueueDepths,
+    RankForecast, Reader, ReaderBuilder, ReaderState, ReaderStream, Reduce, ReduceFn, Remainder, Replay,
+    RowGroupSelector, RowSet, Runs, SampleBatch, SampleOrigin, Sampler, Samples, SelectedPiece, Selection,
+    SelectionReport, SelectionSource, Share, Shuffle, Split, Stage, StageSpeed, StageTimes, StorageCounts, Threshold,
+    Topology, TransformSpec, WaitedFor, bench, make_batch_reader, make_dataset, make_mixed_reader, make_reader,
+    verify_ledger,
 };
+
+/// Metrics at an address, in the text format of Prometheus.
+#[cfg(feature = "prometheus")]
+pub use squall_reader::{MetricsServer, serve_metrics};
 
 /// How values are encoded in binary cells.
 pub use squall_schema::codec;

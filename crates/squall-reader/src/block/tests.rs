@@ -83,7 +83,7 @@ fn assert_taken(rows: usize, offset: usize, picks: &[usize]) {
         0 => (0, (rows.div_ceil(2) - 1 - row / 2) as u32),
         _ => (1, (row / 2) as u32),
     };
-    let blocks: Vec<Vec<u8>> = (0..2)
+    let blocks: Vec<Block> = (0..2)
         .map(|block| {
             let own: UInt32Array = (0..rows as u32).filter(|row| row % 2 == block).collect();
             let columns = batch
@@ -92,12 +92,13 @@ fn assert_taken(rows: usize, offset: usize, picks: &[usize]) {
                 .map(|column| take_rows(column, &own, None).expect("rows"));
             let part = RecordBatch::try_new(batch.schema(), columns.collect()).expect("columns");
             let places: Vec<_> = own.values().iter().map(|row| place(*row as usize).1).collect();
-            let mut bytes = vec![0xaa; own.len() * layout.stride()];
-            layout.write(&part, &places, &mut bytes).expect("laid out");
-            bytes
+            // Memory that was used before.
+            let mut block = layout.block(own.len(), vec![0xaa; rows * 40]).expect("room");
+            layout.write(&part, &places, &mut block).expect("laid out");
+            block
         })
         .collect();
-    let blocks: Vec<&[u8]> = blocks.iter().map(Vec::as_slice).collect();
+    let blocks: Vec<&Block> = blocks.iter().collect();
     let mut taken: Vec<_> = (0u32..)
         .zip(picks)
         .map(|(out, row)| {

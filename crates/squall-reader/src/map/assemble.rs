@@ -13,7 +13,7 @@ use squall_schema::{Result, RowId};
 use crate::gather::interleave_batches;
 use crate::map::load::{blocking, compact};
 use crate::source::Source;
-use crate::transform::{Rows, record_batch};
+use crate::transform::record_batch;
 use crate::work::{guard, name_row};
 
 /// Fewest rows whose cells are worth a thread of their own.
@@ -49,7 +49,7 @@ impl Assembler {
         let source = &self.source;
         let n_rows = picked.ids.len();
         // A closure over batches sees all of it.
-        let is_per_row = source.transform.is_given() && !source.transform.is_per_batch();
+        let is_per_row = source.is_changed() && !source.transform.is_per_batch();
         let n_parts = match is_per_row || source.has_cells() {
             true => self.workers.min(n_rows.div_ceil(PART_ROWS)).max(1),
             false => 1,
@@ -107,15 +107,9 @@ impl Assembler {
     }
 
     fn transform(&self, columns: RecordBatch, ids: &[RowId]) -> Result<RecordBatch> {
-        if !self.source.transform.is_given() {
-            return Ok(columns);
+        match self.source.is_changed() {
+            true => self.source.transform(columns, ids, self.seed),
+            false => Ok(columns),
         }
-        let about = Rows {
-            ids,
-            seed: self.seed,
-            source: &self.source.decoded,
-            target: &self.source.schema,
-        };
-        self.source.transform.apply(columns, about)
     }
 }

@@ -6,10 +6,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arrow_array::{Array, RecordBatch};
 use bytes::Bytes;
+use serde::Serialize;
 use tokio::sync::watch;
+
+use crate::metrics::seconds;
 
 /// What is kept of a row group, which is named by its place in the selection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,8 +44,21 @@ impl Entry {
 }
 
 /// Numbers of a [`MapDataset`](crate::MapDataset) since it was built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
 pub struct MapStats {
+    /// Requests for pages.
+    pub requests: u64,
+    /// The time of these requests; of those that overlap the sum.
+    #[serde(rename = "fetching_seconds", serialize_with = "seconds")]
+    pub fetching: Duration,
+    /// The time of decoding pages, summed over threads.
+    #[serde(rename = "decoding_seconds", serialize_with = "seconds")]
+    pub decoding: Duration,
+    /// Runs of rows, and pages, that the cache had.
+    pub cache_hits: u64,
+    /// Those that it had not.
+    pub cache_misses: u64,
     /// Bytes of pages that were fetched, without footers.
     pub fetched_bytes: u64,
     /// Rows times columns that were decoded, needed or not.
@@ -64,6 +81,8 @@ struct State {
     uses: BTreeMap<u64, Key>,
     clock: u64,
     bytes: u64,
+    hits: u64,
+    misses: u64,
     under_way: HashMap<Key, Waiting>,
 }
 
@@ -86,6 +105,7 @@ impl State {
             kept.used = self.clock;
             self.uses.insert(kept.used, *key);
         }
+        self.hits += 1;
         Some(kept.entry.clone())
     }
 
@@ -125,6 +145,12 @@ impl Cache {
         }
     }
 
+    /// Hits and misses.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.hits, state.misses)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -156,6 +182,7 @@ impl Cache {
             } else if let Some(waiting) = state.under_way.get(key) {
                 asked.others.push((*key, waiting.clone()));
             } else {
+                state.misses += 1;
                 let (promise, waiting) = watch::channel(None);
                 state.under_way.insert(*key, waiting);
                 asked.claim.promised.insert(*key, promise);

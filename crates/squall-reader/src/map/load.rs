@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_select::concat::concat;
@@ -23,6 +24,7 @@ use crate::fetch::{Fetched, selection};
 use crate::map::cache::{Asked, Cache, Entry, Key, MapStats, wait_for};
 use crate::map::cut::{Cached, Runs, Segment};
 use crate::map::layout::Layout;
+use crate::metrics::nanos;
 use crate::source::Source;
 use crate::sparse::SparseBytes;
 use crate::transform::record_batch;
@@ -43,6 +45,10 @@ pub(crate) struct Loader {
     fetches: Semaphore,
     fetched_bytes: AtomicU64,
     decoded_cells: AtomicU64,
+    requests: AtomicU64,
+    /// In nanoseconds.
+    fetching: AtomicU64,
+    decoding: AtomicU64,
 }
 
 impl Loader {
@@ -53,12 +59,22 @@ impl Loader {
             fetches: Semaphore::new(FETCHES),
             fetched_bytes: AtomicU64::new(0),
             decoded_cells: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            fetching: AtomicU64::new(0),
+            decoding: AtomicU64::new(0),
             source,
         }
     }
 
     pub(crate) fn stats(&self) -> MapStats {
+        let (cache_hits, cache_misses) = self.cache.counts();
+        let time = |counter: &AtomicU64| Duration::from_nanos(counter.load(Ordering::Relaxed));
         MapStats {
+            requests: self.requests.load(Ordering::Relaxed),
+            fetching: time(&self.fetching),
+            decoding: time(&self.decoding),
+            cache_hits,
+            cache_misses,
             fetched_bytes: self.fetched_bytes.load(Ordering::Relaxed),
             decoded_cells: self.decoded_cells.load(Ordering::Relaxed),
             cached_bytes: self.cache.bytes(),
@@ -258,11 +274,14 @@ impl Loader {
                 let permit = self.fetches.acquire().await;
                 let ranges: Vec<_> = own.iter().map(|(range, _)| range.clone()).collect();
                 let dataset = &self.source.dataset;
+                let began = Instant::now();
                 let fetched = dataset
                     .store()
                     .get_ranges(&dataset.file_of(&piece).path, &ranges)
                     .await?;
                 drop(permit);
+                self.requests.fetch_add(1, Ordering::Relaxed);
+                self.fetching.fetch_add(nanos(began.elapsed()), Ordering::Relaxed);
                 self.fetched_bytes.fetch_add(
                     ranges.iter().map(|range| range.end - range.start).sum(),
                     Ordering::Relaxed,
@@ -304,6 +323,7 @@ impl Loader {
         runs: Vec<Range<u64>>,
         bytes: SparseBytes,
     ) -> Result<Vec<Arc<RecordBatch>>> {
+        let began = Instant::now();
         let group = &layout.groups[group];
         let fetched = Fetched {
             footer: layout.footer.clone(),
@@ -329,7 +349,9 @@ impl Loader {
                 }
             }
         };
-        runs.iter().map(decode).collect()
+        let decoded = runs.iter().map(decode).collect();
+        self.decoding.fetch_add(nanos(began.elapsed()), Ordering::Relaxed);
+        decoded
     }
 }
 

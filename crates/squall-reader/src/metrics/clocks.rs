@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::metrics::WaitedFor;
+
 /// What the driver of a pipeline is waiting for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Doing {
@@ -14,10 +16,16 @@ pub(crate) struct Doing {
     pub(crate) jobs: u64,
     /// Fetches that are not here yet, those that wait for their turn included.
     pub(crate) fetches: u64,
+    /// How many fetches may be under way at a time.
+    pub(crate) fetch_places: u64,
+    /// Whether something waits for memory that could be fetched or decoded.
+    pub(crate) no_memory: bool,
     /// Whether there is nothing more to fetch than that.
     pub(crate) all_planned: bool,
     /// Batches that are built and not taken.
     pub(crate) ready: u64,
+    /// Whether the next batch is built, and waits for the caller to take the one before it.
+    pub(crate) next_is_done: bool,
     /// Whether no more batches are begun before one is taken.
     pub(crate) full: bool,
 }
@@ -26,35 +34,32 @@ pub(crate) struct Doing {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct DriverClock {
     since: Option<(Instant, Doing)>,
-    /// The time in which requests were under way, until then.
-    fetched: Duration,
+    /// How long the caller had waited until then, the first batch left out.
+    waited: Duration,
     /// Summed over threads.
     pub(crate) starved: Duration,
     pub(crate) blocked: Duration,
     /// By the wall: nothing was left to fetch.
     pub(crate) fetched_all: Duration,
     pub(crate) ran: Duration,
-    pub(crate) unready_fetch: Duration,
-    pub(crate) unready_memory: Duration,
-    pub(crate) unready_workers: Duration,
+    pub(crate) waited_for: WaitedFor,
 }
 
 impl DriverClock {
-    /// From now on the driver waits with this; `None` when it has ended. `fetched` is all the time so far in which a request was
-    /// under way.
-    pub(crate) fn turn(&mut self, now: Instant, doing: Option<Doing>, fetched: Duration) {
+    /// From now on the driver waits with this; `None` when it has ended. `waited` is all the time so far in which the caller waited
+    /// for a batch, the first one left out.
+    pub(crate) fn turn(&mut self, now: Instant, doing: Option<Doing>, waited: Duration) {
         if let Some((since, before)) = self.since {
-            let time = now.saturating_duration_since(since);
-            let fetching = fetched.saturating_sub(self.fetched) * 2 > time;
-            self.add(time, before, fetching);
+            self.add(now.saturating_duration_since(since), before);
+            self.blame(waited.saturating_sub(self.waited), before);
         }
-        self.fetched = fetched;
+        self.waited = waited;
         self.since = doing.map(|doing| (now, doing));
     }
 
     /// The clock with the time since the last turn.
-    pub(crate) fn at(mut self, now: Instant, fetched: Duration) -> Self {
-        self.turn(now, self.since.map(|(_, doing)| doing), fetched);
+    pub(crate) fn at(mut self, now: Instant, waited: Duration) -> Self {
+        self.turn(now, self.since.map(|(_, doing)| doing), waited);
         self
     }
 
@@ -62,12 +67,11 @@ impl DriverClock {
         self.since.map(|(_, doing)| doing).unwrap_or_default()
     }
 
-    fn add(&mut self, time: Duration, doing: Doing, fetching: bool) {
+    fn add(&mut self, time: Duration, doing: Doing) {
         self.ran += time;
         let idle = doing.workers.saturating_sub(doing.jobs);
         let idle_time = time.saturating_mul(u32::try_from(idle).unwrap_or(u32::MAX));
-        let no_memory = doing.fetches > 0 && !fetching;
-        if doing.full || no_memory {
+        if doing.full || doing.no_memory {
             self.blocked += idle_time;
         } else {
             self.starved += idle_time;
@@ -75,14 +79,25 @@ impl DriverClock {
         if doing.fetches == 0 && doing.all_planned {
             self.fetched_all += time;
         }
-        if doing.ready == 0 {
-            if idle == 0 || doing.fetches == 0 {
-                self.unready_workers += time;
-            } else if fetching {
-                self.unready_fetch += time;
-            } else {
-                self.unready_memory += time;
-            }
+    }
+
+    /// The caller waited: for what?
+    fn blame(&mut self, waited: Duration, doing: Doing) {
+        let lacking = &mut self.waited_for;
+        if doing.next_is_done {
+            lacking.hand_over += waited;
+        } else if doing.jobs > 0 && doing.jobs >= doing.workers {
+            lacking.workers += waited;
+        } else if doing.no_memory && doing.fetches < doing.fetch_places {
+            // More could be under way.
+            lacking.memory += waited;
+        } else if doing.fetches > 0 {
+            lacking.fetch += waited;
+        } else if doing.jobs > 0 {
+            lacking.workers += waited;
+        } else {
+            // Nothing is under way: the driver plans.
+            lacking.hand_over += waited;
         }
     }
 }
@@ -131,7 +146,6 @@ pub(crate) struct TakerClock {
     waiting: Option<Instant>,
     pub(crate) wall: Duration,
     pub(crate) waited: Duration,
-    /// What it waited for the first batch is not counted here.
     pub(crate) first: Option<Duration>,
     pub(crate) rows: u64,
     pub(crate) batches: u64,
@@ -168,6 +182,12 @@ impl TakerClock {
         waited.unwrap_or_default()
     }
 
+    /// What it waited behind the first batch.
+    pub(crate) fn waited_after_first(&self) -> Duration {
+        self.first
+            .map_or(Duration::ZERO, |first| self.waited.saturating_sub(first))
+    }
+
     pub(crate) fn at(mut self, now: Instant) -> Self {
         if let Some(since) = self.waiting {
             self.waited += now.saturating_duration_since(since);
@@ -192,34 +212,47 @@ mod tests {
         let fetching = Doing {
             workers: 2,
             fetches: 3,
+            fetch_places: 3,
             ..Doing::default()
         };
         clock.turn(start, Some(fetching), Duration::ZERO);
-        // One second of both threads for bytes that are under way, one for memory.
-        clock.turn(start + SECOND, Some(fetching), SECOND);
+        // One second of both threads for bytes that are under way, one for memory; the caller waits all the time.
+        let short = Doing {
+            no_memory: true,
+            fetches: 1,
+            ..fetching
+        };
+        clock.turn(start + SECOND, Some(short), SECOND);
         let working = Doing { jobs: 1, ..fetching };
-        clock.turn(start + 2 * SECOND, Some(working), SECOND);
+        clock.turn(start + 2 * SECOND, Some(working), 2 * SECOND);
         // One of the two works, while bytes come.
         let busy = Doing { jobs: 5, ..fetching };
-        clock.turn(start + 3 * SECOND, Some(busy), 2 * SECOND);
+        clock.turn(start + 3 * SECOND, Some(busy), 3 * SECOND);
         // Both work.
         let full = Doing {
             workers: 2,
             ready: 4,
+            next_is_done: true,
             full: true,
             all_planned: true,
             ..Doing::default()
         };
-        clock.turn(start + 4 * SECOND, Some(full), 3 * SECOND);
-        // The consumer takes nothing, and all is fetched.
-        clock.turn(start + 5 * SECOND, None, 3 * SECOND);
-        clock.turn(start + 9 * SECOND, None, 3 * SECOND);
+        clock.turn(start + 4 * SECOND, Some(full), 4 * SECOND);
+        // The consumer takes nothing, and all is fetched; then it wakes up late.
+        let waited = 4 * SECOND + SECOND / 4;
+        clock.turn(start + 5 * SECOND, None, waited);
+        clock.turn(start + 9 * SECOND, None, waited);
         assert_eq!(clock.starved, 3 * SECOND);
         assert_eq!(clock.blocked, 4 * SECOND);
         assert_eq!(clock.fetched_all, SECOND);
         assert_eq!(clock.ran, 5 * SECOND);
-        let unready = (clock.unready_fetch, clock.unready_memory, clock.unready_workers);
-        assert_eq!(unready, (2 * SECOND, SECOND, SECOND));
+        let expected = WaitedFor {
+            fetch: 2 * SECOND,
+            memory: SECOND,
+            workers: SECOND,
+            hand_over: SECOND / 4,
+        };
+        assert_eq!(clock.waited_for, expected);
     }
 
     #[test]

@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use arrow_array::{Array, RecordBatch};
+use arrow_array::RecordBatch;
 use crossbeam_utils::CachePadded;
 
+use crate::metrics::bytes::bytes_of;
 use crate::metrics::clocks::{Doing, DriverClock, FetchClock, TakerClock};
 use crate::metrics::threads::{OnThread, Threads, process_time};
-use crate::metrics::{BuildTimes, CpuMetrics, LoaderTimes, Metrics, QueueDepths, StageTimes, Unready};
+use crate::metrics::{BuildTimes, CpuMetrics, LoaderTimes, Metrics, QueueDepths, StageTimes};
+use crate::trace;
 
 /// What a worker thread spends its time on. The last three are parts of building.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,8 +148,8 @@ impl Counters {
     /// What the driver waits with from now on; `None` when it ends.
     pub(crate) fn drive(&self, doing: Option<Doing>) {
         let now = Instant::now();
-        let fetched = lock(&self.fetches).at(now).busy;
-        lock(&self.driver).turn(now, doing, fetched);
+        let waited = lock(&self.caller).at(now).waited_after_first();
+        lock(&self.driver).turn(now, doing, waited);
     }
 
     /// The thread that calls counts as one that loads.
@@ -203,8 +205,9 @@ impl Counters {
     pub(crate) fn metrics(&self) -> Metrics {
         let now = Instant::now();
         let fetches = lock(&self.fetches).at(now);
-        let driver = lock(&self.driver).at(now, fetches.busy);
+
         let caller = lock(&self.caller).at(now);
+        let driver = lock(&self.driver).at(now, caller.waited_after_first());
         let loader = self.loader.get();
         let taker = loader.map_or(caller, |loader| lock(&loader.trainer).at(now));
         let doing = driver.doing();
@@ -252,11 +255,7 @@ impl Counters {
                 starved: taker.waited,
                 blocked: Duration::ZERO,
             },
-            unready: Unready {
-                fetch: driver.unready_fetch,
-                memory: driver.unready_memory,
-                workers: driver.unready_workers,
-            },
+            waited_for: driver.waited_for,
             loader: loader.map(|loader| loader.times(caller)),
             queues: QueueDepths {
                 fetches_waiting: fetches.waiting,
@@ -341,6 +340,7 @@ impl Meter {
 
     /// The work, with its time counted for a stage of a loader.
     pub fn time<T>(&self, stage: LoaderStage, work: impl FnOnce() -> T) -> T {
+        let _span = trace::load(stage).entered();
         let began = Instant::now();
         let done = work();
         let loader = self.loader();
@@ -380,14 +380,7 @@ impl fmt::Debug for Meter {
     }
 }
 
-/// Bytes of the values, of a slice those that belong to it.
-pub(crate) fn bytes_of(batch: &RecordBatch) -> u64 {
-    let columns = batch.columns().iter();
-    let bytes = |column: &Arc<dyn Array>| column.to_data().get_slice_memory_size().unwrap_or(0);
-    columns.map(|column| bytes(column) as u64).sum()
-}
-
-fn nanos(time: Duration) -> u64 {
+pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -12,13 +12,14 @@ use crate::metrics::{LoaderTimes, Metrics, Stage, StageTimes};
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All stages that may limit.
-const STAGES: [Stage; 9] = [
+const STAGES: [Stage; 10] = [
     Stage::Fetch,
     Stage::Memory,
     Stage::Decode,
     Stage::Gather,
     Stage::Cells,
     Stage::Transform,
+    Stage::HandOver,
     Stage::Collate,
     Stage::Sink,
     Stage::Consumer,
@@ -43,7 +44,7 @@ struct Family {
 /// Its own labels, and its value.
 type Sample = (Vec<(&'static str, &'static str)>, f64);
 
-const FAMILIES: [Family; 26] = [
+const FAMILIES: [Family; 32] = [
     Family {
         name: "squall_rows_total",
         help: "Rows that were handed out.",
@@ -121,15 +122,16 @@ const FAMILIES: [Family; 26] = [
         },
     },
     Family {
-        name: "squall_unready_seconds_total",
-        help: "Time in which no batch was ready, by what was lacking.",
+        name: "squall_waited_for_seconds_total",
+        help: "What the caller of the reader waited for behind the first batch.",
         samples: |m| {
             labelled(
                 "lacking",
                 [
-                    ("fetch", m.unready.fetch),
-                    ("memory", m.unready.memory),
-                    ("workers", m.unready.workers),
+                    ("fetch", m.waited_for.fetch),
+                    ("memory", m.waited_for.memory),
+                    ("workers", m.waited_for.workers),
+                    ("hand_over", m.waited_for.hand_over),
                 ],
             )
         },
@@ -163,6 +165,21 @@ const FAMILIES: [Family; 26] = [
         samples: |m| one(m.storage.retries),
     },
     Family {
+        name: "squall_storage_throttled_total",
+        help: "Requests that were sent again because the store asked for fewer.",
+        samples: |m| one(m.storage.throttled),
+    },
+    Family {
+        name: "squall_storage_hedges_sent_total",
+        help: "Second requests that were sent because the first one was slow.",
+        samples: |m| one(m.storage.hedges_sent),
+    },
+    Family {
+        name: "squall_storage_hedges_won_total",
+        help: "Second requests whose answer was taken.",
+        samples: |m| one(m.storage.hedges_won),
+    },
+    Family {
         name: "squall_cache_hits_total",
         help: "Ranges that the local cache had.",
         samples: |m| m.cache.map(|cache| one(cache.hits)).unwrap_or_default(),
@@ -181,6 +198,21 @@ const FAMILIES: [Family; 26] = [
         name: "squall_cache_miss_bytes_total",
         help: "Bytes that the local cache had not.",
         samples: |m| m.cache.map(|cache| one(cache.miss_bytes)).unwrap_or_default(),
+    },
+    Family {
+        name: "squall_cache_evictions_total",
+        help: "Entries of the local cache that had to go.",
+        samples: |m| m.cache.map(|cache| one(cache.evictions)).unwrap_or_default(),
+    },
+    Family {
+        name: "squall_cache_damaged_total",
+        help: "Entries of the local cache that were damaged.",
+        samples: |m| m.cache.map(|cache| one(cache.damaged)).unwrap_or_default(),
+    },
+    Family {
+        name: "squall_cache_failures_total",
+        help: "Reads and writes of the local cache that failed.",
+        samples: |m| m.cache.map(|cache| one(cache.failures)).unwrap_or_default(),
     },
     Family {
         name: "squall_memory_budget_bytes",

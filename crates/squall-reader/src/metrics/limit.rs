@@ -10,6 +10,9 @@ use crate::metrics::Metrics;
 /// The consumer limits where it waits for less than this share of its time.
 const READY: f64 = 0.05;
 
+/// Handing batches over limits where it is what the consumer waits for, for more than this share of its time.
+const HANDING_OVER: f64 = 0.5;
+
 /// What limits a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -27,6 +30,8 @@ pub enum Stage {
     Cells,
     /// Closures of the user.
     Transform,
+    /// Batches are ready, but pass too slowly from thread to thread.
+    HandOver,
     /// A loader lays columns out in buffers.
     Collate,
     /// A loader makes batches into what the trainer takes.
@@ -45,6 +50,7 @@ impl Stage {
             Self::Gather => "gather",
             Self::Cells => "cells",
             Self::Transform => "transform",
+            Self::HandOver => "hand_over",
             Self::Collate => "collate",
             Self::Sink => "sink",
             Self::Consumer => "consumer",
@@ -62,6 +68,7 @@ impl Stage {
             Self::Gather => "batches are put together too slowly: use more workers, or pack scalar columns",
             Self::Cells => "cells are decoded too slowly: use more workers, or store smaller images",
             Self::Transform => "the transform is too slow: use more workers, or work on batches instead of rows",
+            Self::HandOver => "batches are ready but pass too slowly from thread to thread: make them larger",
             Self::Collate => "the loader lays out batches too slowly: read fewer columns",
             Self::Sink => "the sink is too slow: look at the copies to the device",
             Self::Consumer => "batches wait ready: loading is fast enough",
@@ -82,14 +89,15 @@ impl Metrics {
     ///
     /// 1. The consumer, where it waited for less than 5 % of the time behind the first batch.
     /// 2. A loader's own stage, the slower one, where its thread waited for the reader less than it worked.
-    /// 3. Otherwise what the reader lacked for most of the time in which no batch was ready: bytes, while threads were idle and
-    ///    fetches under way ([`Stage::Fetch`]); memory, while fetches waited for it ([`Stage::Memory`]); or threads. Of these the
-    ///    part of the work that took the most time limits.
+    /// 3. What the caller waited for the longest: bytes, while threads were idle and fetches under way ([`Stage::Fetch`]); memory,
+    ///    while fetches waited for it ([`Stage::Memory`]); threads, of which the part of the work that took the most time limits;
+    ///    or batches that were ready. The last is the consumer's own slowness to wake up, unless it waited for more than half of
+    ///    its time ([`Stage::HandOver`]).
     pub fn limiting_stage(&self) -> Option<Stage> {
         let first = self.first_batch?;
-        let wall = self.wall.saturating_sub(first);
-        let waited = self.waited.saturating_sub(first);
-        if waited.as_secs_f64() <= READY * wall.as_secs_f64() {
+        let wall = self.wall.saturating_sub(first).as_secs_f64();
+        let waited = self.waited.saturating_sub(first).as_secs_f64();
+        if waited <= READY * wall {
             return Some(Stage::Consumer);
         }
         if let Some(loader) = &self.loader
@@ -97,17 +105,21 @@ impl Metrics {
         {
             return longest([(Stage::Collate, loader.collate), (Stage::Sink, loader.sink)]);
         }
-        let unready = &self.unready;
         let work = longest([
             (Stage::Decode, self.decode.busy),
             (Stage::Gather, self.build_parts.gather),
             (Stage::Cells, self.build_parts.cells),
             (Stage::Transform, self.build_parts.transform),
         ])?;
+        let passing = match waited > HANDING_OVER * wall {
+            true => Stage::HandOver,
+            false => Stage::Consumer,
+        };
         longest([
-            (work, unready.workers),
-            (Stage::Fetch, unready.fetch),
-            (Stage::Memory, unready.memory),
+            (work, self.waited_for.workers),
+            (Stage::Fetch, self.waited_for.fetch),
+            (Stage::Memory, self.waited_for.memory),
+            (passing, self.waited_for.hand_over),
         ])
     }
 }
@@ -137,7 +149,7 @@ mod tests {
             waited: seconds(9),
             ..Metrics::default()
         };
-        metrics.unready.workers = seconds(8);
+        metrics.waited_for.workers = seconds(8);
         metrics.decode.busy = seconds(2);
         metrics.build_parts.cells = seconds(5);
         metrics
@@ -157,8 +169,14 @@ mod tests {
         check(&|metrics| metrics.decode.busy = seconds(6), Stage::Decode);
         check(&|metrics| metrics.build_parts.gather = seconds(6), Stage::Gather);
         check(&|metrics| metrics.build_parts.transform = seconds(6), Stage::Transform);
-        check(&|metrics| metrics.unready.fetch = seconds(9), Stage::Fetch);
-        check(&|metrics| metrics.unready.memory = seconds(9), Stage::Memory);
+        check(&|metrics| metrics.waited_for.fetch = seconds(9), Stage::Fetch);
+        check(&|metrics| metrics.waited_for.hand_over = seconds(9), Stage::HandOver);
+        let woken_late = |metrics: &mut Metrics| {
+            metrics.waited = seconds(4);
+            metrics.waited_for.hand_over = seconds(9);
+        };
+        check(&woken_late, Stage::Consumer);
+        check(&|metrics| metrics.waited_for.memory = seconds(9), Stage::Memory);
         let loader = |collate, sink, starved| {
             move |metrics: &mut Metrics| {
                 metrics.loader = Some(LoaderTimes {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::metrics::{BuildTimes, CacheMetrics, CpuMetrics, LoaderTimes, Metrics, StageTimes, StorageMetrics, Unready};
+use crate::metrics::{BuildTimes, CacheCounts, CpuMetrics, LoaderTimes, Metrics, StageTimes, StorageCounts, WaitedFor};
 
 impl Metrics {
     /// What was done since an earlier snapshot of the same reader. What does not add up stays as it is now: memory, queues. The
@@ -35,15 +35,19 @@ impl Metrics {
                 transform: self.build_parts.transform.saturating_sub(earlier.build_parts.transform),
             },
             consumer: stage(self.consumer, earlier.consumer),
-            unready: Unready {
-                fetch: self.unready.fetch.saturating_sub(earlier.unready.fetch),
-                memory: self.unready.memory.saturating_sub(earlier.unready.memory),
-                workers: self.unready.workers.saturating_sub(earlier.unready.workers),
+            waited_for: WaitedFor {
+                fetch: self.waited_for.fetch.saturating_sub(earlier.waited_for.fetch),
+                memory: self.waited_for.memory.saturating_sub(earlier.waited_for.memory),
+                workers: self.waited_for.workers.saturating_sub(earlier.waited_for.workers),
+                hand_over: self.waited_for.hand_over.saturating_sub(earlier.waited_for.hand_over),
             },
             loader: self.loader.map(|now| loader(now, earlier.loader.unwrap_or_default())),
-            storage: StorageMetrics {
+            storage: StorageCounts {
                 requests: self.storage.requests.saturating_sub(earlier.storage.requests),
                 retries: self.storage.retries.saturating_sub(earlier.storage.retries),
+                throttled: self.storage.throttled.saturating_sub(earlier.storage.throttled),
+                hedges_sent: self.storage.hedges_sent.saturating_sub(earlier.storage.hedges_sent),
+                hedges_won: self.storage.hedges_won.saturating_sub(earlier.storage.hedges_won),
             },
             cache: self.cache.map(|now| cache(now, earlier.cache.unwrap_or_default())),
             memory: self.memory,
@@ -77,12 +81,15 @@ fn loader(now: LoaderTimes, before: LoaderTimes) -> LoaderTimes {
     }
 }
 
-fn cache(now: CacheMetrics, before: CacheMetrics) -> CacheMetrics {
-    CacheMetrics {
+fn cache(now: CacheCounts, before: CacheCounts) -> CacheCounts {
+    CacheCounts {
         hits: now.hits.saturating_sub(before.hits),
         misses: now.misses.saturating_sub(before.misses),
         hit_bytes: now.hit_bytes.saturating_sub(before.hit_bytes),
         miss_bytes: now.miss_bytes.saturating_sub(before.miss_bytes),
+        evictions: now.evictions.saturating_sub(before.evictions),
+        damaged: now.damaged.saturating_sub(before.damaged),
+        failures: now.failures.saturating_sub(before.failures),
     }
 }
 

@@ -26,7 +26,7 @@ fn in_memory(table: &Table, url: &str) {
 }
 
 /// A reader of one lane whose store takes its time for each request.
-fn slow_reader(url: &str, wait: Duration) -> BatchReader {
+fn slow_reader(url: &str, wait: Duration, memory_budget: Option<u64>) -> BatchReader {
     let builder = make_batch_reader(url)
         .columns(["id"])
         .shuffle(Shuffle::None)
@@ -44,6 +44,7 @@ fn slow_reader(url: &str, wait: Duration) -> BatchReader {
     sources[0].dataset = Arc::new(dataset);
     let plan = ReadPlan {
         sources: sources.into(),
+        memory_budget: memory_budget.unwrap_or(plan.memory_budget),
         ..plan
     };
     BatchReader::new(Opened { plan, io, ledger })
@@ -59,7 +60,7 @@ fn a_slow_store_limits() {
     });
     let url = "memory://a-slow-store/table";
     in_memory(&table, url);
-    let mut reader = slow_reader(url, Duration::from_millis(8));
+    let mut reader = slow_reader(url, Duration::from_millis(8), None);
     let rows: usize = reader.by_ref().map(|batch| batch.expect("a batch").num_rows()).sum();
     let metrics = reader.metrics();
     assert_eq!(rows, 120);
@@ -70,5 +71,24 @@ fn a_slow_store_limits() {
         "{metrics}"
     );
     assert!(metrics.decode.starved > metrics.decode.blocked, "{metrics}");
+    assert!(metrics.memory.high_water > 0 && Some(metrics.memory.high_water) <= metrics.memory.budget);
     assert_eq!((metrics.queues.fetching, metrics.queues.fetches_waiting), (0, 0));
+}
+
+/// A budget that `build` would refuse: every window waits for the one before it.
+#[test]
+fn a_small_budget_limits() {
+    let table = Table::write(&Layout {
+        files: vec![120],
+        row_group: 4,
+        page: 4,
+        ..Layout::default()
+    });
+    let url = "memory://a-small-budget/table";
+    in_memory(&table, url);
+    let mut reader = slow_reader(url, Duration::from_millis(4), Some(1));
+    let rows: usize = reader.by_ref().map(|batch| batch.expect("a batch").num_rows()).sum();
+    let metrics = reader.metrics();
+    assert_eq!(rows, 120);
+    assert_eq!(metrics.limiting_stage(), Some(Stage::Memory), "{metrics}");
 }

@@ -14,9 +14,9 @@ use crate::columns::{column_from_values, elements_from_buffer, value_at};
 use crate::{DType, Error, Field, Result, Value};
 
 /// Most bytes of the values of a column whose sizes the field does not tell, where its cells are [`FREE_RATIO`] times smaller.
-const FREE_SIZE: usize = 48 << 20;
+pub(super) const FREE_SIZE: usize = 48 << 20;
 /// What shrinks so far is all but of one value.
-const FREE_RATIO: usize = 200;
+pub(super) const FREE_RATIO: usize = 200;
 
 /// What a png image begins with, and a jpeg image.
 const PNG_START: &[u8] = b"\x89PNG";
@@ -203,7 +203,7 @@ pub fn raw_array(cell: &[u8], codec: &Codec) -> Result<RawArray> {
 }
 
 /// The codec of a cell. An image is what it begins as, whatever the field says: OpenCV looks no further.
-fn codec_of<'a>(field: &'a Field, cell: &[u8]) -> Option<&'a Codec> {
+pub(super) fn codec_of<'a>(field: &'a Field, cell: &[u8]) -> Option<&'a Codec> {
     match &field.codec {
         Some(Codec::Png) if cell.starts_with(JPEG_START) => Some(&Codec::Jpeg { quality: JPEG_QUALITY }),
         Some(Codec::Jpeg { .. }) if cell.starts_with(PNG_START) => Some(&Codec::Png),
@@ -290,7 +290,7 @@ fn decode_dense(decoder: &mut Decoder<'_>, cells: &[Option<&[u8]>], size: usize)
 }
 
 /// Which cells are there, if one is not.
-fn validity(cells: &[Option<&[u8]>]) -> Option<NullBuffer> {
+pub(super) fn validity(cells: &[Option<&[u8]>]) -> Option<NullBuffer> {
     let is_null = cells.iter().any(Option::is_none);
     is_null.then(|| cells.iter().map(Option::is_some).collect())
 }

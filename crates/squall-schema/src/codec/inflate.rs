@@ -51,8 +51,8 @@ impl Inflater {
         (adler32(&&*out) == u32::from_be_bytes(*checksum)).then_some(())
     }
 
-    /// Fills `out` with a stream without a head that holds as many bytes and ends with `data`. The caller compares a checksum.
-    pub(super) fn deflate(&mut self, data: &[u8], out: &mut [u8]) -> Option<()> {
+    /// Fills `out` with a stream without a head that holds as many bytes and ends with `data`. Nothing is compared.
+    fn deflate(&mut self, data: &[u8], out: &mut [u8]) -> Option<()> {
         let mut bits = Bits {
             data,
             at: 0,

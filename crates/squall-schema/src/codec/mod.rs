@@ -18,6 +18,7 @@ mod encode;
 
 pub use decode::{RawArray, cell_dtype, decode_cells, decode_column, raw_array};
 pub use encode::{encode_column, encode_value};
+pub use image::{ImageView, Region, decode_views, view_field};
 pub(crate) use npy::scalar as npy_scalar;
 
 use std::fmt;

@@ -35,6 +35,30 @@ pub(in crate::codec) fn jpeg(cell: &[u8], out: &mut MutableBuffer, accept: Accep
     decode(cell, out, accept, library::decode)
 }
 
+/// Appends the pixels of a jpeg image that `accept` accepts, decoded to so many eighths of its size as `scale` says, 1 to 8, or
+/// more. Gives the size of the image, and of what was decoded.
+pub(in crate::codec) fn jpeg_scaled(
+    cell: &[u8],
+    out: &mut MutableBuffer,
+    accept: Accept<'_>,
+    scale: &mut dyn FnMut(Size) -> Result<u8>,
+) -> Result<(Size, Size)> {
+    let frame = Frame::read(cell)?;
+    frame.size.offer(DType::UInt8, accept)?;
+    let eighths = library::scale(scale(frame.size)?);
+    let side = |side: usize| (side * usize::from(eighths)).div_ceil(8);
+    let size = Size {
+        height: side(frame.size.height),
+        width: side(frame.size.width),
+        ..frame.size
+    };
+    let start = out.len();
+    // The frame's walk has bounded the product.
+    make_room(out, size.height * size.width * size.channels)?;
+    library::decode_scaled(cell, &frame, eighths, &mut out.as_slice_mut()[start..])?;
+    Ok((frame.size, size))
+}
+
 /// A `uint8` tensor, `[height, width]` or `[height, width, 3]`, as a baseline jpeg image with halved chroma in both
 /// directions. The quality is libjpeg's, 1 to 100.
 pub(in crate::codec) fn encode_jpeg(tensor: &Tensor, quality: u8) -> Result<Vec<u8>> {

@@ -7,8 +7,12 @@
 mod jpeg;
 mod png;
 
+mod view;
+
+use jpeg::jpeg_scaled;
 pub(super) use jpeg::{encode_jpeg, jpeg, jpeg_tensor};
 pub(super) use png::{Scratch, encode_png, png, png_tensor};
+pub use view::{ImageView, Region, decode_views, view_field};
 
 use arrow_buffer::MutableBuffer;
 

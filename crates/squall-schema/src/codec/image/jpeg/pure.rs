@@ -43,6 +43,18 @@ pub(super) fn decode(cell: &[u8], frame: &Frame, pixels: &mut [u8]) -> Result<()
     decoder.decode_into(pixels).map_err(damaged)
 }
 
+/// The scale, in eighths, that an image is decoded at where another one is wanted: there is one.
+#[cfg_attr(feature = "jpeg-turbo", expect(dead_code))]
+pub(super) fn scale(_: u8) -> u8 {
+    8
+}
+
+/// [`decode`], in eighths of the size: all of them.
+#[cfg_attr(feature = "jpeg-turbo", expect(dead_code))]
+pub(super) fn decode_scaled(cell: &[u8], frame: &Frame, _: u8, pixels: &mut [u8]) -> Result<()> {
+    decode(cell, frame, pixels)
+}
+
 pub(super) fn encode(pixels: &[u8], size: Size, quality: u8) -> Result<Vec<u8>> {
     let side = |pixels: usize| u16::try_from(pixels).map_err(|_| Error::internal("a side is not checked"));
     let mut bytes = Vec::new();

@@ -22,8 +22,20 @@ compile_error!("the feature jpeg-turbo needs panic = \"unwind\": a damaged image
 const COARSE: u8 = 24;
 
 pub(super) fn decode(cell: &[u8], frame: &Frame, pixels: &mut [u8]) -> Result<()> {
+    decode_scaled(cell, frame, 8, pixels)
+}
+
+/// The scale, in eighths, that an image is decoded at where another one is wanted.
+pub(super) fn scale(wanted: u8) -> u8 {
+    wanted.clamp(1, 8)
+}
+
+pub(super) fn decode_scaled(cell: &[u8], frame: &Frame, eighths: u8, pixels: &mut [u8]) -> Result<()> {
     caught(|| {
-        let image = Decompress::with_err(errors()).from_mem(cell)?;
+        let mut image = Decompress::with_err(errors()).from_mem(cell)?;
+        if eighths != 8 {
+            image.scale(eighths);
+        }
         let mut image = match frame.size.channels {
             1 => image.grayscale()?,
             _ => image.rgb()?,
