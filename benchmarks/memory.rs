@@ -1,7 +1,7 @@
 //! Peak memory against the budget, over row groups that are larger than it.
 //!
 //! ```text
-//! cargo run --release -p squall-benchmarks --bin memory -- --json memory.json
+//! cargo run --release -p squall-benchmarks --no-default-features --bin memory -- --json memory.json
 //! ```
 //!
 //! The tables have row groups of 1 GiB, of floats and of blobs of 100 kB, with and without a page index, uncompressed and by
@@ -20,7 +20,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde_json::{Value, json};
-use squall::{BatchReader, ReaderBuilder, Shuffle, make_batch_reader};
+use squall::{BatchReader, ByteSize, ReaderBuilder, Shuffle, make_batch_reader};
 use squall_benchmarks::{Result, process};
 
 const MIB: u64 = 1 << 20;
@@ -297,6 +297,6 @@ fn print_read(options: &Options, directory: &Path, order: ReadOrder, tiny: &Path
 }
 
 /// A reader that holds no more than so many bytes.
-fn budgeted(reader: ReaderBuilder<BatchReader>, _bytes: u64) -> ReaderBuilder<BatchReader> {
-    reader
+fn budgeted(reader: ReaderBuilder<BatchReader>, bytes: u64) -> ReaderBuilder<BatchReader> {
+    reader.memory_budget(ByteSize::new(bytes))
 }
