@@ -37,6 +37,10 @@ pub enum Partition {
 /// Most threads of a reader, and most batches that it makes ahead: more is a mistake.
 const MAX_WORKERS: usize = 4096;
 const MAX_PREFETCH: usize = 1 << 20;
+/// Bytes of batches that are made ahead if no number is given, and most of them. Small batches are made several at a time: to hand
+/// each over by itself would cost more than to make it.
+const PREFETCH_BYTES: u64 = 4 << 20;
+const PREFETCH_BATCHES: usize = 32;
 
 /// The options of a reader. Those of one dataset are in `source`.
 #[derive(Debug, Clone)]
@@ -191,12 +195,14 @@ impl Options {
         }
     }
 
-    fn n_prefetch(&self, workers: usize) -> Result<usize> {
+    fn n_prefetch(&self, workers: usize, batch_bytes: u64) -> Result<usize> {
+        let several = usize::try_from(PREFETCH_BYTES / batch_bytes.max(1)).unwrap_or(usize::MAX);
         match self.prefetch {
             Some(batches) if batches > MAX_PREFETCH => Err(Error::invalid(format!(
                 "expected at most {MAX_PREFETCH} batches that are made ahead, found {batches}"
             ))),
-            batches => Ok(batches.unwrap_or((2 * workers).max(4)).max(1)),
+            None => Ok(several.min(PREFETCH_BATCHES).max(2 * workers).max(4)),
+            Some(batches) => Ok(batches.max(1)),
         }
     }
 
@@ -255,6 +261,12 @@ impl Options {
             .iter()
             .map(|source| source.least_memory(rows_of_batch))
             .collect();
+        let row = sources
+            .iter()
+            .map(|source| source.footprint.delivered)
+            .max()
+            .unwrap_or(1);
+        let batch_bytes = rows_of_batch.saturating_mul(row);
         let plan = ReadPlan {
             memory_budget: memory_budget(self.memory_budget, &least)?,
             start: self.resume.as_ref().map_or((0, 0), |state| (state.epoch, state.next)),
@@ -270,7 +282,7 @@ impl Options {
             epochs: self.epochs,
             on_bad_row: self.on_bad_row,
             workers,
-            prefetch: self.n_prefetch(workers)?,
+            prefetch: self.n_prefetch(workers, batch_bytes)?,
         };
         if let Some(state) = &self.resume {
             state.check(&plan.identity())?;

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use futures::task::AtomicWaker;
 use squall_schema::{Error, Result, panic_text};
 use tokio::runtime::Handle;
@@ -57,7 +57,7 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     pub(crate) fn start(plan: Arc<ReadPlan>, io: Handle, counters: Arc<Counters>, budget: Arc<Budget>) -> Result<Self> {
-        let (batches_in, batches) = bounded(1);
+        let (batches_in, batches) = bounded(plan.prefetch);
         let (events_in, events) = unbounded();
         let (jobs, work) = unbounded();
         let context = Arc::new(Context::new(plan.clone(), counters.clone(), budget.clone()));
@@ -138,7 +138,19 @@ impl Pipeline {
 
     /// The next batch; waits for it.
     pub(crate) fn next(&mut self) -> Option<Result<Delivered>> {
-        self.batches.as_ref()?.recv().ok()
+        let next = self.batches.as_ref()?.recv().ok();
+        self.taken();
+        next
+    }
+
+    /// Wakes the driver when half of the batches that were ready are taken: it begins several at a time.
+    fn taken(&self) {
+        if let Some(batches) = &self.batches
+            && batches.len() == batches.capacity().unwrap_or(0) / 2
+        {
+            // The driver may have ended.
+            let _ = self.events.send(Event::Freed);
+        }
     }
 
     /// The next batch, if it is here; the task is woken when it is.
@@ -149,7 +161,10 @@ impl Pipeline {
         // A batch that comes between a look and the registration wakes nobody: look again behind it.
         for registered in [false, true] {
             match batches.try_recv() {
-                Ok(batch) => return Poll::Ready(Some(batch)),
+                Ok(batch) => {
+                    self.taken();
+                    return Poll::Ready(Some(batch));
+                }
                 Err(TryRecvError::Disconnected) => return Poll::Ready(None),
                 Err(TryRecvError::Empty) if registered => {}
                 Err(TryRecvError::Empty) => self.waker.register(task.waker()),
@@ -230,37 +245,45 @@ impl Driver {
             self.plan();
             self.open_windows();
             self.start_ready();
+            if !self.deliver() {
+                return;
+            }
             let finished = self.schedule.is_none() && self.planned.is_empty() && self.in_work == 0;
             if finished && self.done.is_empty() {
                 return;
             }
             self.context.counters.drive(Some(self.doing()));
-            let Some(next) = self.done.remove(&self.n_delivered) else {
-                match self.events.recv() {
-                    Ok(Event::Stop) | Err(_) => return,
-                    Ok(event) => self.take(event),
-                }
-                continue;
-            };
-            let mut select = Select::new();
-            let deliver = select.send(&self.batches);
-            select.recv(&self.events);
-            let ready = select.select();
-            if ready.index() == deliver {
-                let failed = next.is_err();
-                if ready.send(&self.batches, next).is_err() || failed {
-                    return;
-                }
-                self.waker.wake();
-                self.n_delivered += 1;
-            } else {
-                self.done.insert(self.n_delivered, next);
-                match ready.recv(&self.events) {
-                    Ok(Event::Stop) | Err(_) => return,
-                    Ok(event) => self.take(event),
+            match self.events.recv() {
+                Ok(Event::Stop) | Err(_) => return,
+                Ok(event) => self.take(event),
+            }
+            // Whatever came meanwhile is looked at together.
+            for event in self.events.clone().try_iter() {
+                match event {
+                    Event::Stop => return,
+                    event => self.take(event),
                 }
             }
         }
+    }
+
+    /// Hands over what is next in order; `false` at an error, or when nobody wants more.
+    fn deliver(&mut self) -> bool {
+        while let Some(next) = self.done.remove(&self.n_delivered) {
+            let failed = next.is_err();
+            // There is room: no more are begun than the channel holds.
+            if self.batches.send(next).is_err() || failed {
+                return false;
+            }
+            self.waker.wake();
+            self.n_delivered += 1;
+        }
+        true
+    }
+
+    /// Batches that the caller has taken.
+    fn n_taken(&self) -> u64 {
+        self.n_delivered - self.batches.len() as u64
     }
 
     fn doing(&self) -> Doing {
@@ -273,7 +296,7 @@ impl Driver {
             all_planned: self.schedule.is_none(),
             ready: (self.done.len() + self.batches.len()) as u64,
             next_is_done: self.done.contains_key(&self.n_delivered),
-            full: self.n_started - self.n_delivered >= self.context.plan.prefetch as u64,
+            full: self.n_started - self.n_taken() >= self.context.plan.prefetch as u64,
         }
     }
 
@@ -425,7 +448,7 @@ impl Driver {
 
     /// Hands planned batches whose windows are decoded to the workers, in order.
     fn start_ready(&mut self) {
-        while (self.n_started - self.n_delivered) < self.context.plan.prefetch as u64 {
+        while self.n_started - self.n_taken() < self.context.plan.prefetch as u64 {
             let Some((n_new, batch)) = self.planned.front() else {
                 return;
             };
@@ -443,7 +466,7 @@ impl Driver {
             let budget = &self.context.budget;
             let bytes = self.context.plan.bytes_of(batch);
             let mut permit = budget.try_take(bytes, 0);
-            if permit.is_none() && self.n_started > self.n_delivered {
+            if permit.is_none() && self.n_started > self.n_taken() {
                 budget.wait();
                 permit = budget.try_take(bytes, 0);
                 if permit.is_none() {
