@@ -1,8 +1,9 @@
 //! Rows of fixed width, one after the other.
 //!
 //! A batch takes a few rows of each of many windows. Column by column that is a cache miss a cell; here the cells of a row lie
-//! side by side, so that it is one or two a row. The rows of a window lie in the order in which batches take them: a batch
-//! reads each window forwards. Columns of other types stay columns, in stored order.
+//! side by side, so that it is one or two a row. Rows lie in stored order and are read in the order of the window's permutation: to
+//! write them in that order would cost more, for a processor waits for other memory to read from it side by side, and to write to
+//! it one after the other. Columns of other types stay columns.
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch, make_array};
@@ -120,8 +121,8 @@ impl Layout {
         })
     }
 
-    /// Lays out the rows of a batch; row `i` goes to place `places[i]` of the block.
-    pub(crate) fn write(&self, batch: &RecordBatch, places: &[u32], block: &mut Block) -> Result<()> {
+    /// Lays out the rows of a batch from row `first` of the block on.
+    pub(crate) fn write(&self, batch: &RecordBatch, first: usize, block: &mut Block) -> Result<()> {
         if self.stride == 0 {
             return Ok(());
         }
@@ -131,31 +132,28 @@ impl Layout {
             let Some(cell) = cell else { continue };
             columns.push((cell, Values::new(column, cell)?));
             if let (Some(bit), Some(own)) = (cell.null_bit, column.nulls().filter(|nulls| nulls.null_count() > 0)) {
-                block.has_nulls.resize(self.cells.len(), false);
+                if block.has_nulls.is_empty() {
+                    block.has_nulls.resize(self.cells.len(), false);
+                    // The rows before have no null, and the memory may have been used.
+                    let rows = block.bytes.chunks_exact_mut(self.stride);
+                    rows.for_each(|row| row[self.nulls..].fill(0));
+                }
                 block.has_nulls[number] = true;
                 nulls.push((self.nulls + bit / 8, 1u8 << (bit % 8), own));
             }
         }
+        let end = (first + batch.num_rows()) * self.stride;
+        let rows = block.bytes.get_mut(first * self.stride..end);
+        let rows = rows.ok_or_else(|| Error::internal("more rows than the window has"))?;
         let rows_of_tile = (TILE_BYTES / self.stride).max(1);
-        let mut tile = vec![0; rows_of_tile.min(places.len()) * self.stride];
-        for (n, places) in places.chunks(rows_of_tile).enumerate() {
-            let first = n * rows_of_tile;
-            let tile = &mut tile[..places.len() * self.stride];
+        for (n, tile) in rows.chunks_mut(rows_of_tile * self.stride).enumerate() {
             for (cell, values) in &columns {
-                values.put(first, cell, tile, self.stride);
+                values.put(n * rows_of_tile, cell, tile, self.stride);
             }
-            if !nulls.is_empty() {
-                tile.chunks_exact_mut(self.stride)
-                    .for_each(|row| row[self.nulls..].fill(0));
-                for (at, bit, nulls) in &nulls {
-                    for i in (0..places.len()).filter(|i| nulls.is_null(first + i)) {
-                        tile[i * self.stride + at] |= bit;
-                    }
-                }
-            }
-            for (row, place) in tile.chunks_exact(self.stride).zip(places) {
-                let start = *place as usize * self.stride;
-                block.bytes[start..start + self.stride].copy_from_slice(row);
+        }
+        for (at, bit, nulls) in nulls {
+            for i in (0..batch.num_rows()).filter(|i| nulls.is_null(*i)) {
+                rows[i * self.stride + at] |= bit;
             }
         }
         Ok(())

@@ -39,9 +39,9 @@ pub(crate) struct Window {
 
 /// The rows of a window.
 pub(crate) struct Decoded {
-    /// The columns of fixed width, row after row, in the order of the window's permutation.
+    /// The columns of fixed width, row after row, in stored order.
     block: Block,
-    /// The place in stored order of each of these rows; empty where nothing is laid out.
+    /// For each row in the order of the window's permutation its place in stored order; empty where nothing is laid out.
     stored: Vec<u32>,
     /// The other columns, in stored order.
     beside: Vec<RecordBatch>,
@@ -55,8 +55,6 @@ pub(crate) struct Decoded {
 pub(crate) struct Filling<'a> {
     layout: &'a Layout,
     beside: Vec<usize>,
-    /// For each stored row its place in the order of the permutation; empty where nothing is laid out.
-    places: Vec<u32>,
     next: u64,
     decoded: Decoded,
 }
@@ -65,23 +63,18 @@ impl<'a> Filling<'a> {
     /// `blocks` has memory of blocks that are gone.
     pub(crate) fn new(window: &Window, layout: &'a Layout, blocks: &Arc<BlockPool>) -> Result<Self> {
         let rows = window.rows.end - window.rows.start;
-        let (mut places, mut stored_of) = (Vec::new(), Vec::new());
+        let mut stored_of = Vec::new();
         let mut block = Block::default();
         if layout.stride() > 0 {
             let too_large = || Error::unsupported(format!("a window of {rows} rows takes more memory than there is"));
             let n = u32::try_from(rows).map_err(|_| too_large())?;
             block = layout.block(n as usize, blocks.take()).ok_or_else(too_large)?;
-            places = vec![0; n as usize];
             stored_of = Vec::with_capacity(n as usize);
-            window.permutation.each(rows, |place, stored| {
-                places[stored as usize] = place as u32;
-                stored_of.push(stored as u32);
-            });
+            window.permutation.each(rows, |_, stored| stored_of.push(stored as u32));
         }
         Ok(Self {
             layout,
             beside: layout.beside(),
-            places,
             next: 0,
             decoded: Decoded {
                 block,
@@ -97,11 +90,7 @@ impl<'a> Filling<'a> {
     /// The next rows in stored order.
     pub(crate) fn push(&mut self, batch: &RecordBatch) -> Result<()> {
         let rows = batch.num_rows() as u64;
-        if !self.places.is_empty() {
-            let places = self.places.get(self.next as usize..(self.next + rows) as usize);
-            let places = places.ok_or_else(|| Error::internal("more rows than the window has"))?;
-            self.layout.write(batch, places, &mut self.decoded.block)?;
-        }
+        self.layout.write(batch, self.next as usize, &mut self.decoded.block)?;
         if !self.beside.is_empty() {
             let beside = batch.project(&self.beside);
             let beside = beside.map_err(|error| Error::internal("cannot part columns").with_source(error))?;
@@ -274,7 +263,7 @@ impl<'a> Picked<'a> {
                 let out = outs.next().unwrap_or_default();
                 taken.push(Taken {
                     window: windows.len() as u32 - 1,
-                    at: at as u32,
+                    at: stored as u32,
                     out,
                 });
                 stored_of[out as usize] = stored;
@@ -313,7 +302,7 @@ impl<'a> Picked<'a> {
         };
         let window = self.windows[taken.window as usize];
         let stored = (self.stored[row] + 1) % (window.rows.end - window.rows.start);
-        taken.at = window.permutation.inverse(stored) as u32;
+        taken.at = stored as u32;
         self.stored[row] = stored;
         self.ids[row] = row_id(window, &segments_of(window), stored, self.ids[row]);
     }
