@@ -52,7 +52,10 @@ impl SparseBytes {
             file_size,
             source: None,
         };
-        bytes.add(parts, u64::MAX, None);
+        // An empty slice that never ends would keep all those behind it.
+        if !parts.is_empty() {
+            bytes.add(parts, u64::MAX, None);
+        }
         bytes
     }
 
