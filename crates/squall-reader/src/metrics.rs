@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
+use squall_dataset::StoreMetrics;
 use squall_dataset::cache::RangeCache;
 
 pub(crate) use bytes::bytes_of;
@@ -171,7 +172,7 @@ pub struct LoaderTimes {
     pub batches: u64,
 }
 
-/// What the store counts, summed over the datasets of a mixture.
+/// What the store counts since it was opened, footers included, summed over the datasets of a mixture.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StorageCounts {
@@ -259,6 +260,16 @@ pub struct CpuMetrics {
     /// Of the whole process.
     #[serde(rename = "process_seconds", serialize_with = "some_seconds")]
     pub process: Option<Duration>,
+}
+
+impl StorageCounts {
+    pub(crate) fn add(&mut self, store: &StoreMetrics) {
+        self.requests += store.requests;
+        self.retries += store.retries.total();
+        self.throttled += store.retries.throttled;
+        self.hedges_sent += store.hedges_sent;
+        self.hedges_won += store.hedges_won;
+    }
 }
 
 impl Metrics {

@@ -109,6 +109,14 @@ impl Core {
             counters.probe(Box::new(move |metrics| metrics.cache = Some(CacheCounts::of(&caches))));
         }
         let budget = Budget::new(plan.memory_budget);
+        let stores: Vec<_> = plan
+            .sources
+            .iter()
+            .map(|source| source.dataset.store().clone())
+            .collect();
+        counters.probe(Box::new(move |metrics| {
+            stores.iter().for_each(|store| metrics.storage.add(&store.metrics()));
+        }));
         let held = budget.clone();
         counters.probe(Box::new(move |metrics| {
             metrics.memory = MemoryMetrics {

@@ -75,7 +75,10 @@ fn a_slow_store_limits() {
     let metrics = reader.metrics();
     assert_eq!(rows, 120);
     assert_eq!(metrics.limiting_stage(), Some(Stage::Fetch), "{metrics}");
-    assert_eq!(metrics.fetch.jobs, 30);
+    assert!(
+        metrics.fetch.jobs >= 30 && metrics.storage.requests >= metrics.fetch.jobs,
+        "{metrics:?}"
+    );
     assert!(
         metrics.fetch.busy > metrics.decode.busy + metrics.build.busy,
         "{metrics}"
