@@ -9,11 +9,11 @@ use squall::{ByteSize, CacheOptions, ReaderBuilder};
 #[derive(Args)]
 pub(crate) struct Cache {
     /// Keep parts of remote files in this local directory; ranks and later runs share it
-    #[arg(long, value_name = "DIR", requires = "limit")]
+    #[arg(long, value_name = "DIR", requires = "cache_limit")]
     cache_dir: Option<PathBuf>,
     /// Most bytes that the directory of the cache holds: 10GiB, 500MB
-    #[arg(id = "limit", long = "cache-limit", value_name = "SIZE", requires = "cache_dir")]
-    limit: Option<ByteSize>,
+    #[arg(long, value_name = "SIZE", requires = "cache_dir")]
+    cache_limit: Option<ByteSize>,
     /// Keep parts of local files too: of a network mount
     #[arg(long, requires = "cache_dir")]
     cache_files: bool,
@@ -21,7 +21,7 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub(crate) fn apply<R>(&self, reader: ReaderBuilder<R>) -> ReaderBuilder<R> {
-        let (Some(directory), Some(limit)) = (&self.cache_dir, self.limit) else {
+        let (Some(directory), Some(limit)) = (&self.cache_dir, self.cache_limit) else {
             return reader;
         };
         let options = CacheOptions::new(directory, limit.bytes());
