@@ -16,7 +16,7 @@ import sys
 # Bytes of a row group and the number of files are such that a set has some 40 row groups: less than that is no test of a
 # shuffle over many of them.
 SETS = {
-    "tabular": {"rows": 4_000_000, "features": 20, "files": 8, "row_group_bytes": 8 << 20, "seed": 1, "version": 1},
+    "tabular": {"rows": 4_000_000, "features": 20, "files": 8, "row_group_bytes": 2_400_000, "seed": 1, "version": 2},
     "png": {"rows": 200_000, "shape": [28, 28], "files": 4, "row_group_mb": 2, "seed": 2, "version": 1},
     "jpeg": {"rows": 15_000, "shape": [256, 256, 3], "quality": 85, "files": 4, "row_group_mb": 8, "seed": 3, "version": 1},
     "npy": {"rows": 60_000, "shape": [64, 64], "files": 4, "row_group_mb": 16, "seed": 4, "version": 1},

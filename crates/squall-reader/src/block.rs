@@ -227,24 +227,36 @@ impl Layout {
             4 => take::<4>(slice, self.stride, at, taken, blocks),
             8 => take::<8>(slice, self.stride, at, taken, blocks),
             16 => take::<16>(slice, self.stride, at, taken, blocks),
-            _ => {
-                for row in taken {
-                    let from = row.at as usize * self.stride + at;
-                    let to = row.out as usize * width;
-                    slice[to..to + width].copy_from_slice(&blocks[row.window as usize].bytes[from..from + width]);
-                }
-            }
+            _ => take_wide(slice, (self.stride, width), at, taken, blocks),
         }
         out.into()
     }
 }
 
-/// The values of one width have a loop of their own: a copy of known length is one instruction.
+/// The values of one width have a loop of their own, and are moved as arrays: slices would be copied by a call.
 fn take<const WIDTH: usize>(out: &mut [u8], stride: usize, at: usize, taken: &[Taken], blocks: &[&Block]) {
     let (out, _) = out.as_chunks_mut::<WIDTH>();
     for row in taken {
+        let bytes = &blocks[row.window as usize].bytes;
+        let value = bytes[row.at as usize * stride + at..].first_chunk::<WIDTH>();
+        if let Some(value) = value {
+            out[row.out as usize] = *value;
+        }
+    }
+}
+
+/// Values of any width, sixteen bytes at a time.
+fn take_wide(out: &mut [u8], (stride, width): (usize, usize), at: usize, taken: &[Taken], blocks: &[&Block]) {
+    for row in taken {
         let from = row.at as usize * stride + at;
-        out[row.out as usize].copy_from_slice(&blocks[row.window as usize].bytes[from..from + WIDTH]);
+        let (to, rest) = out[row.out as usize * width..][..width].as_chunks_mut::<16>();
+        let (values, left) = blocks[row.window as usize].bytes[from..from + width].as_chunks::<16>();
+        for (to, value) in to.iter_mut().zip(values) {
+            *to = *value;
+        }
+        for (to, value) in rest.iter_mut().zip(left) {
+            *to = *value;
+        }
     }
 }
 
@@ -311,10 +323,10 @@ impl Values {
 
 fn put<const WIDTH: usize>(values: &[u8], at: usize, tile: &mut [u8], stride: usize) {
     let (values, _) = values.as_chunks::<WIDTH>();
-    let mut next = at;
-    for value in values.iter().take(tile.len() / stride) {
-        tile[next..next + WIDTH].copy_from_slice(value);
-        next += stride;
+    for (row, value) in tile.chunks_exact_mut(stride).zip(values) {
+        if let Some(cell) = row[at..].first_chunk_mut::<WIDTH>() {
+            *cell = *value;
+        }
     }
 }
 

@@ -76,8 +76,8 @@ pub(crate) struct Horizon {
     plan: Arc<ReadPlan>,
     /// The ranks of this machine, as the share counts them.
     ranks: Vec<u64>,
-    /// A piece of no more bytes is fetched whole.
-    slice_bytes: u64,
+    /// For each dataset: a piece of no more bytes is fetched whole.
+    slice_bytes: Vec<u64>,
     /// The dataset and file of an object, by store and path.
     files: HashMap<(String, String), (usize, u32)>,
     state: Mutex<State>,
@@ -113,7 +113,7 @@ impl Horizon {
                 None => ranks,
             },
             files,
-            slice_bytes: slice_bytes(&plan),
+            slice_bytes: plan.sources.iter().map(|source| slice_bytes(&plan, source)).collect(),
             state: Mutex::new(State {
                 now: plan.start,
                 orders: VecDeque::new(),
@@ -167,7 +167,7 @@ impl Horizon {
                 let one = set.indices_of(row);
                 let rows = Rows {
                     piece: piece as u32,
-                    rows: match pieces[ordinal].compressed_bytes <= self.slice_bytes || one.is_empty() {
+                    rows: match pieces[ordinal].compressed_bytes <= self.slice_bytes[source] || one.is_empty() {
                         true => 0..set.len(),
                         false => one,
                     },

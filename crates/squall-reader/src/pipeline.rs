@@ -185,22 +185,27 @@ impl Drop for Pipeline {
     }
 }
 
-/// For each dataset how its runs are cut: all slices together, those on their way too, are about a quarter of the budget.
+/// For each dataset how its runs are cut: all slices together, those on their way too, are at most about a quarter of the budget.
 fn slicing(plan: &ReadPlan) -> Vec<Slicing> {
-    let bytes = slice_bytes(plan);
     let of = |source: &Source| Slicing {
-        bytes,
+        bytes: slice_bytes(plan, source),
         rows: source.footprint.decode_rows,
     };
     plan.sources.iter().map(of).collect()
 }
 
 /// Bytes of a slice of a run, about. A run of no more is fetched whole.
-pub(crate) fn slice_bytes(plan: &ReadPlan) -> u64 {
+pub(crate) fn slice_bytes(plan: &ReadPlan, source: &Source) -> u64 {
     /// Less is not worth a request.
     const LEAST: u64 = 64 << 10;
+    /// A request of a remote store takes as long as some megabytes do.
+    const MOST: u64 = 8 << 20;
+    /// A local one takes a few microseconds: what is not in memory longer than it must be stays in the caches.
+    const MOST_LOCAL: u64 = 1 << 20;
     let lanes: u64 = plan.sources.iter().map(|source| source.lanes()).sum();
-    (plan.memory_budget / lanes.saturating_mul(8).max(1)).max(LEAST)
+    let is_local = source.dataset.store().url().to_file_path().is_some();
+    let most = if is_local { MOST_LOCAL } else { MOST };
+    (plan.memory_budget / lanes.saturating_mul(8).max(1)).clamp(LEAST, most)
 }
 
 struct Driver {
