@@ -1,9 +1,9 @@
 //! Rows of fixed width, one after the other.
 //!
 //! A batch takes a few rows of each of many windows. Column by column that is a cache miss a cell; here the cells of a row lie
-//! side by side, so that it is one or two a row. Rows lie in stored order and are read in the order of the window's permutation: to
-//! write them in that order would cost more, for a processor waits for other memory to read from it side by side, and to write to
-//! it one after the other. Columns of other types stay columns.
+//! side by side, so that it is one or two a row. The rows of a window lie in the order in which batches take them: a batch
+//! reads each window forwards, and what is written here and there is one window, which fits in a processor's own cache, and
+//! not those of all lanes. Columns of other types stay columns, in stored order.
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch, make_array};
@@ -14,6 +14,9 @@ use squall_schema::{Error, Result};
 
 /// Widest value, in bytes, that is laid out in rows. Copying a larger one costs more than missing the cache for it.
 const MAX_WIDTH: usize = 256;
+
+/// Rows are whole numbers of words, so that they are copied word by word.
+const WORD: usize = 8;
 
 /// Bytes of the rows that are laid out together, so that they stay in the first cache while each column is written to them.
 const TILE_BYTES: usize = 16 << 10;
@@ -82,7 +85,7 @@ impl Layout {
         }
         // Behind all values, so that those of neighbours are not parted.
         layout.nulls = layout.stride;
-        layout.stride += bits.div_ceil(8);
+        layout.stride = (layout.stride + bits.div_ceil(8)).next_multiple_of(WORD);
         layout
     }
 
@@ -121,8 +124,8 @@ impl Layout {
         })
     }
 
-    /// Lays out the rows of a batch from row `first` of the block on.
-    pub(crate) fn write(&self, batch: &RecordBatch, first: usize, block: &mut Block) -> Result<()> {
+    /// Lays out the rows of a batch; row `i` goes to place `places[i]` of the block.
+    pub(crate) fn write(&self, batch: &RecordBatch, places: &[u32], block: &mut Block) -> Result<()> {
         if self.stride == 0 {
             return Ok(());
         }
@@ -142,18 +145,25 @@ impl Layout {
                 nulls.push((self.nulls + bit / 8, 1u8 << (bit % 8), own));
             }
         }
-        let end = (first + batch.num_rows()) * self.stride;
-        let rows = block.bytes.get_mut(first * self.stride..end);
-        let rows = rows.ok_or_else(|| Error::internal("more rows than the window has"))?;
         let rows_of_tile = (TILE_BYTES / self.stride).max(1);
-        for (n, tile) in rows.chunks_mut(rows_of_tile * self.stride).enumerate() {
+        let mut tile = vec![0; rows_of_tile.min(places.len()) * self.stride];
+        for (n, places) in places.chunks(rows_of_tile).enumerate() {
+            let tile = &mut tile[..places.len() * self.stride];
             for (cell, values) in &columns {
                 values.put(n * rows_of_tile, cell, tile, self.stride);
             }
+            for (row, place) in tile.chunks_exact(self.stride).zip(places) {
+                let start = *place as usize * self.stride;
+                let (to, _) = block.bytes[start..start + self.stride].as_chunks_mut::<WORD>();
+                let (from, _) = row.as_chunks::<WORD>();
+                for (to, from) in to.iter_mut().zip(from) {
+                    *to = *from;
+                }
+            }
         }
         for (at, bit, nulls) in nulls {
-            for i in (0..batch.num_rows()).filter(|i| nulls.is_null(*i)) {
-                rows[i * self.stride + at] |= bit;
+            for (place, _) in places.iter().zip(nulls).filter(|(_, is_valid)| !is_valid) {
+                block.bytes[*place as usize * self.stride + at] |= bit;
             }
         }
         Ok(())

@@ -39,9 +39,9 @@ pub(crate) struct Window {
 
 /// The rows of a window.
 pub(crate) struct Decoded {
-    /// The columns of fixed width, row after row, in stored order.
+    /// The columns of fixed width, row after row, in the order of the window's permutation.
     block: Block,
-    /// For each row in the order of the window's permutation its place in stored order; empty where nothing is laid out.
+    /// The place in stored order of each of these rows; empty where nothing is laid out.
     stored: Vec<u32>,
     /// The other columns, in stored order.
     beside: Vec<RecordBatch>,
@@ -55,6 +55,8 @@ pub(crate) struct Decoded {
 pub(crate) struct Filling<'a> {
     layout: &'a Layout,
     beside: Vec<usize>,
+    /// For each stored row its place in the order of the permutation; empty where nothing is laid out.
+    places: Vec<u32>,
     next: u64,
     decoded: Decoded,
 }
@@ -63,18 +65,23 @@ impl<'a> Filling<'a> {
     /// `blocks` has memory of blocks that are gone.
     pub(crate) fn new(window: &Window, layout: &'a Layout, blocks: &Arc<BlockPool>) -> Result<Self> {
         let rows = window.rows.end - window.rows.start;
-        let mut stored_of = Vec::new();
+        let (mut places, mut stored_of) = (Vec::new(), Vec::new());
         let mut block = Block::default();
         if layout.stride() > 0 {
             let too_large = || Error::unsupported(format!("a window of {rows} rows takes more memory than there is"));
             let n = u32::try_from(rows).map_err(|_| too_large())?;
             block = layout.block(n as usize, blocks.take()).ok_or_else(too_large)?;
             stored_of = Vec::with_capacity(n as usize);
-            window.permutation.each(rows, |_, stored| stored_of.push(stored as u32));
+            places = vec![0; n as usize];
+            window.permutation.each(rows, |place, stored| {
+                places[stored as usize] = place as u32;
+                stored_of.push(stored as u32);
+            });
         }
         Ok(Self {
             layout,
             beside: layout.beside(),
+            places,
             next: 0,
             decoded: Decoded {
                 block,
@@ -90,7 +97,11 @@ impl<'a> Filling<'a> {
     /// The next rows in stored order.
     pub(crate) fn push(&mut self, batch: &RecordBatch) -> Result<()> {
         let rows = batch.num_rows() as u64;
-        self.layout.write(batch, self.next as usize, &mut self.decoded.block)?;
+        if !self.places.is_empty() {
+            let places = self.places.get(self.next as usize..(self.next + rows) as usize);
+            let places = places.ok_or_else(|| Error::internal("more rows than the window has"))?;
+            self.layout.write(batch, places, &mut self.decoded.block)?;
+        }
         if !self.beside.is_empty() {
             let beside = batch.project(&self.beside);
             let beside = beside.map_err(|error| Error::internal("cannot part columns").with_source(error))?;
@@ -142,7 +153,7 @@ pub(crate) struct BlockPool(Mutex<Vec<Vec<u8>>>);
 
 impl BlockPool {
     /// More are not kept: what is not needed at once is given back to the system.
-    const MOST: usize = 4;
+    const MOST: usize = 8;
 
     fn take(&self) -> Vec<u8> {
         self.0
@@ -263,7 +274,7 @@ impl<'a> Picked<'a> {
                 let out = outs.next().unwrap_or_default();
                 taken.push(Taken {
                     window: windows.len() as u32 - 1,
-                    at: stored as u32,
+                    at: at as u32,
                     out,
                 });
                 stored_of[out as usize] = stored;
@@ -302,7 +313,7 @@ impl<'a> Picked<'a> {
         };
         let window = self.windows[taken.window as usize];
         let stored = (self.stored[row] + 1) % (window.rows.end - window.rows.start);
-        taken.at = stored as u32;
+        taken.at = window.permutation.inverse(stored) as u32;
         self.stored[row] = stored;
         self.ids[row] = row_id(window, &segments_of(window), stored, self.ids[row]);
     }

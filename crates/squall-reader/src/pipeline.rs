@@ -42,8 +42,14 @@ use crate::trace;
 use crate::work::{Context, Delivered, Event, FETCHES, Job, LaneKey};
 
 /// Most batches that are planned ahead of those in work, so that windows are read before they are needed. Fewer are when
-/// they open more windows than there are lanes: about one window more a lane is in memory than the batches in work need.
+/// they open more windows than [`windows_ahead`].
 pub(crate) const PLAN_AHEAD: usize = 32;
+
+/// Most windows that are decoded ahead of those that batches in work need. They take memory for a long time; their bytes are
+/// fetched before anyway.
+pub(crate) fn windows_ahead(lanes: u64, workers: u64) -> u64 {
+    (lanes / 4).max(2 * workers)
+}
 
 /// A running pipeline. Batches come in order, errors included; after an error there are no more.
 pub(crate) struct Pipeline {
@@ -309,7 +315,8 @@ impl Driver {
     fn plan(&mut self) {
         while let Some(schedule) = &mut self.schedule {
             if let Some((_, last)) = self.planned.back()
-                && (self.planned.len() >= PLAN_AHEAD || self.windows_ahead as u64 > last.lanes)
+                && (self.planned.len() >= PLAN_AHEAD
+                    || self.windows_ahead as u64 > windows_ahead(last.lanes, self.context.plan.workers as u64))
             {
                 return;
             }

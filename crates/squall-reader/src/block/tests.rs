@@ -78,8 +78,11 @@ fn batch(rows: usize, offset: usize) -> RecordBatch {
 fn assert_taken(rows: usize, offset: usize, picks: &[usize]) {
     let batch = batch(rows, offset);
     let layout = Layout::new(&batch.schema(), &[6, 2]);
-    // Two blocks: the even rows and the odd ones.
-    let place = |row: usize| ((row % 2) as u32, (row / 2) as u32);
+    // Two blocks: the even rows, backwards, and the odd ones.
+    let place = |row: usize| match row % 2 {
+        0 => (0, (rows.div_ceil(2) - 1 - row / 2) as u32),
+        _ => (1, (row / 2) as u32),
+    };
     let blocks: Vec<Block> = (0..2)
         .map(|block| {
             let own: UInt32Array = (0..rows as u32).filter(|row| row % 2 == block).collect();
@@ -88,14 +91,15 @@ fn assert_taken(rows: usize, offset: usize, picks: &[usize]) {
                 .iter()
                 .map(|column| take_rows(column, &own, None).expect("rows"));
             let part = RecordBatch::try_new(batch.schema(), columns.collect()).expect("columns");
+            let places: Vec<_> = own.values().iter().map(|row| place(*row as usize).1).collect();
             // Memory that was used before.
             let mut block = layout.block(own.len(), vec![0xaa; rows * 40]).expect("room");
             // In two parts.
             let half = own.len() / 2;
-            layout.write(&part.slice(0, half), 0, &mut block).expect("laid out");
-            layout
-                .write(&part.slice(half, own.len() - half), half, &mut block)
-                .expect("laid out");
+            let (first, second) = places.split_at(half);
+            let rest = part.slice(half, own.len() - half);
+            layout.write(&part.slice(0, half), first, &mut block).expect("laid out");
+            layout.write(&rest, second, &mut block).expect("laid out");
             block
         })
         .collect();

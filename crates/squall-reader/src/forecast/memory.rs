@@ -8,7 +8,7 @@ use squall_schema::Result;
 use super::batches::{Batches, walk};
 use super::fetches::{fetched_from, segment_of};
 use super::{Coverage, Memory, Sizes};
-use crate::pipeline::PLAN_AHEAD;
+use crate::pipeline::{PLAN_AHEAD, windows_ahead as windows_ahead_of};
 use crate::share::Remainder;
 
 /// Most steps of the epoch that are looked at, and of all ranks together; never fewer than two.
@@ -91,11 +91,12 @@ fn at_step(batches: &Batches, hands: Hands, sizes: &dyn Sizes, (rank, step): (u6
     // Of the batches before, only the last window of each lane.
     let mut open = Open::new();
     let mut windows_ahead = 0;
+    let most_ahead = windows_ahead_of(lanes, hands.workers);
     let in_work = step.saturating_add(hands.prefetch);
     let mut planned_all = true;
     for batch in step.saturating_sub(lanes.min(PLAN_AHEAD as u64))..batches.steps {
         let planned = batch.saturating_sub(in_work);
-        if planned >= PLAN_AHEAD as u64 || (planned > 0 && windows_ahead > lanes) {
+        if planned >= PLAN_AHEAD as u64 || (planned > 0 && windows_ahead > most_ahead) {
             planned_all = false;
             break;
         }
