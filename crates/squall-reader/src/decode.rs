@@ -3,11 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, BinaryArray, RecordBatch, RecordBatchOptions};
+use arrow_schema::{Field as ArrowField, Schema as ArrowSchema};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelectionPolicy};
+use squall_schema::arrow::schema_to_arrow;
 use squall_schema::calendar::HybridCalendar;
 use squall_schema::columns::{column_from_values, normalise};
-use squall_schema::{Error, ErrorKind, Field, Result, Value};
+use squall_schema::{DType, Error, ErrorKind, Field, Result, Value};
 
 use crate::columns::Columns;
 use crate::fetch::{Fetched, selection};
@@ -25,6 +28,8 @@ pub(crate) struct Decoder {
     rows: Vec<Range<u64>>,
     /// Rows that were decoded.
     decoded: u64,
+    /// Whether binary columns stay views where they are that.
+    keeps_views: bool,
     partition: Arc<[(Field, Value)]>,
     columns: Arc<Columns>,
     calendar: HybridCalendar,
@@ -60,6 +65,7 @@ impl Decoder {
             left: None,
             rows,
             decoded: 0,
+            keeps_views: false,
             partition,
             columns,
             calendar: fetched.calendar.clone(),
@@ -92,6 +98,12 @@ impl Decoder {
         Ok(())
     }
 
+    /// Leaves binary columns as views into their pages: they are not of their canonical type then.
+    pub(crate) fn with_views(mut self) -> Self {
+        self.keeps_views = true;
+        self
+    }
+
     /// Rows that it has decoded, those that nobody asked for yet too.
     pub(crate) fn decoded(&self) -> u64 {
         self.decoded
@@ -103,7 +115,7 @@ impl Decoder {
             None => return Err(Error::corrupt("the row group has fewer rows than its footer says")),
         };
         let rows = batch.num_rows();
-        let batch = canonical(&batch, &self.columns, &self.partition, &self.calendar);
+        let batch = canonical_or_views(&batch, &self.columns, &self.partition, &self.calendar, self.keeps_views);
         let batch = batch.map_err(|error| self.in_row_group(error))?;
         self.rows = skip_rows(&self.rows, rows as u64);
         self.decoded += rows as u64;
@@ -129,10 +141,30 @@ pub(crate) fn canonical(
     partition: &[(Field, Value)],
     calendar: &HybridCalendar,
 ) -> Result<RecordBatch> {
+    canonical_or_views(batch, columns, partition, calendar, false)
+}
+
+fn canonical_or_views(
+    batch: &RecordBatch,
+    columns: &Columns,
+    partition: &[(Field, Value)],
+    calendar: &HybridCalendar,
+    keeps_views: bool,
+) -> Result<RecordBatch> {
+    let mut has_views = false;
     let (schema, rows) = (columns.schema(), batch.num_rows());
     let column = |(place, field): (usize, &Field)| -> Result<ArrayRef> {
         if let Some(column) = columns.find(place, batch) {
-            let column = calendar.to_gregorian(&column?);
+            let mut column = column?;
+            if let Some(views) = column.as_binary_view_opt() {
+                let is_fit = field.nullable || column.null_count() == 0;
+                if keeps_views && is_fit && field.dtype == DType::Bytes && field.shape.is_scalar() {
+                    has_views = true;
+                    return Ok(column);
+                }
+                column = Arc::new(views.iter().collect::<BinaryArray>());
+            }
+            let column = calendar.to_gregorian(&column);
             let column = column.map_err(|error| error.at("column", &field.name))?;
             return normalise(&column, field);
         }
@@ -141,7 +173,18 @@ pub(crate) fn canonical(
         column_from_values(field, &vec![value; rows])
     };
     let fields = schema.fields().iter().enumerate().map(column);
-    record_batch(schema, fields.collect::<Result<_>>()?, rows)
+    let found = fields.collect::<Result<Vec<_>>>()?;
+    if !has_views {
+        return record_batch(schema, found, rows);
+    }
+    let fields = schema_to_arrow(schema)?;
+    let typed = |(field, column): (&Arc<ArrowField>, &ArrayRef)| {
+        Arc::new(field.as_ref().clone().with_data_type(column.data_type().clone()))
+    };
+    let fields: Vec<_> = fields.fields().iter().zip(&found).map(typed).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::new(ArrowSchema::new(fields)), found, &options)
+        .map_err(|error| Error::internal("views of a batch do not fit their schema").with_source(error))
 }
 
 /// The runs without their first `skip` rows.

@@ -68,7 +68,7 @@ impl Expander {
             skip,
         } = samples;
         let RowSet::Drawn(drawn) = rows else {
-            let decoder = Decoder::new(fetched, skip, rows_at_once, stored, partition)?;
+            let decoder = Decoder::new(fetched, skip, rows_at_once, stored, partition)?.with_views();
             return Ok(Self { decoder, drawn: None });
         };
         let next = range.start + skip;

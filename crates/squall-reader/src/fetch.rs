@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use arrow_schema::{DataType, Field as ArrowField, Schema as ArrowSchema};
 use futures::FutureExt;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
@@ -20,7 +21,14 @@ use crate::sparse::SparseBytes;
 
 /// The footers of the files that were opened, each loaded once.
 #[derive(Debug)]
-pub(crate) struct Footers(Vec<OnceCell<ArrowReaderMetadata>>);
+pub(crate) struct Footers(Vec<OnceCell<Footer>>);
+
+/// A footer, and the same with binary columns as views into their pages instead of copies.
+#[derive(Debug, Clone)]
+struct Footer {
+    copies: ArrowReaderMetadata,
+    views: ArrowReaderMetadata,
+}
 
 impl Footers {
     pub(crate) fn new(dataset: &Dataset) -> Self {
@@ -34,6 +42,15 @@ impl Footers {
 
     /// The footer of a piece's file. Its row group must have the rows that the plan counted.
     pub(crate) async fn get(&self, dataset: &Dataset, piece: &Piece) -> Result<ArrowReaderMetadata> {
+        Ok(self.load(dataset, piece).await?.copies.clone())
+    }
+
+    /// [`Footers::get`], for who takes binary columns as views.
+    pub(crate) async fn get_for_views(&self, dataset: &Dataset, piece: &Piece) -> Result<ArrowReaderMetadata> {
+        Ok(self.load(dataset, piece).await?.views.clone())
+    }
+
+    async fn load(&self, dataset: &Dataset, piece: &Piece) -> Result<&Footer> {
         let file = dataset.file_of(piece);
         let load = || async {
             let footer = footer::load(dataset.store(), &file.path, file.size, true).await?;
@@ -43,12 +60,19 @@ impl Footers {
                     "the file changed since the dataset was described: expected {expected} row groups, found {found}"
                 )));
             }
-            let columns = Arc::new(footer::arrow_schema(&footer.metadata)?);
-            ArrowReaderMetadata::try_new(footer.metadata, ArrowReaderOptions::new().with_schema(columns))
-                .map_err(|error| Error::unsupported("the Parquet schema has no Arrow schema").with_source(error))
+            let columns = footer::arrow_schema(&footer.metadata)?;
+            let with = |columns: ArrowSchema| {
+                let options = ArrowReaderOptions::new().with_schema(Arc::new(columns));
+                ArrowReaderMetadata::try_new(footer.metadata.clone(), options)
+                    .map_err(|error| Error::unsupported("the Parquet schema has no Arrow schema").with_source(error))
+            };
+            Ok(Footer {
+                views: with(with_views(&columns))?,
+                copies: with(columns)?,
+            })
         };
         let footer = self.0[piece.file as usize].get_or_try_init(load).await?;
-        let row_groups = footer.metadata().row_groups();
+        let row_groups = footer.copies.metadata().row_groups();
         let found = row_groups
             .get(piece.row_group as usize)
             .map(|row_group| row_group.num_rows());
@@ -59,8 +83,21 @@ impl Footers {
                 found.map_or("no such row group".into(), |rows| rows.to_string())
             )));
         }
-        Ok(footer.clone())
+        Ok(footer)
     }
+}
+
+fn with_views(columns: &ArrowSchema) -> ArrowSchema {
+    let view = |column: &Arc<ArrowField>| match column.data_type() {
+        DataType::Binary | DataType::LargeBinary => {
+            Arc::new(column.as_ref().clone().with_data_type(DataType::BinaryView))
+        }
+        _ => column.clone(),
+    };
+    ArrowSchema::new_with_metadata(
+        columns.fields().iter().map(view).collect::<Vec<_>>(),
+        columns.metadata().clone(),
+    )
 }
 
 /// A run of rows whose bytes are here.

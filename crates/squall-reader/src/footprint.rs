@@ -74,7 +74,9 @@ pub(crate) fn memory_budget(given: Option<u64>, parts: &[Least]) -> Result<u64> 
     let Some(given) = given else {
         return Ok(DEFAULT_MEMORY_BUDGET.max(least.saturating_mul(2)));
     };
-    if given >= least {
+    // What the budget leaves for what nobody counts.
+    let needed = least.saturating_add(least / 7);
+    if given >= needed {
         return Ok(given);
     }
     let of = |part: &Least| {
@@ -86,7 +88,7 @@ pub(crate) fn memory_budget(given: Option<u64>, parts: &[Least]) -> Result<u64> 
     };
     let parts: Vec<_> = parts.iter().map(of).collect();
     Err(Error::invalid(format!(
-        "a memory budget of {given} bytes is too small: {} take {least} bytes; give more memory, fewer lanes or a smaller window",
+        "a memory budget of {given} bytes is too small: expected at least {needed}, for {} take {least} bytes; give more memory, fewer lanes or a smaller window",
         parts.join(", ")
     )))
 }

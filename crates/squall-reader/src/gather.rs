@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use arrow_array::builder::BinaryBuilder;
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_buffer::BooleanBuffer;
@@ -452,6 +453,9 @@ impl<'a> Beside<'a> {
     fn column(&self, column: usize) -> Result<ArrayRef> {
         let arrays: Vec<_> = self.arrays(column)?.map(|array| array.as_ref()).collect();
         let failed = |error| Error::internal("cannot mix rows").with_source(error);
+        if arrays.iter().any(|array| *array.data_type() == DataType::BinaryView) {
+            return binary_column(&self.cells(column)?);
+        }
         if let Some(parts) = runs(&self.places) {
             // Rows that are not shuffled: nothing is copied where they lie in one batch.
             let parts: Vec<_> = parts
@@ -482,6 +486,20 @@ impl<'a> Beside<'a> {
         };
         self.places.iter().map(cell).collect()
     }
+}
+
+/// Cells that are delivered as they are stored.
+fn binary_column(cells: &[Option<&[u8]>]) -> Result<ArrayRef> {
+    let bytes: usize = cells.iter().flatten().map(|cell| cell.len()).sum();
+    if i32::try_from(bytes).is_err() {
+        return Err(Error::unsupported(format!(
+            "a batch of {} cells with {bytes} bytes: expected less than 2^31; make smaller batches",
+            cells.len()
+        )));
+    }
+    let mut column = BinaryBuilder::with_capacity(cells.len(), bytes);
+    cells.iter().for_each(|cell| column.append_option(*cell));
+    Ok(Arc::new(column.finish()))
 }
 
 /// Bytes of the buffers of a column that were not seen before: what a slice of it keeps in memory.

@@ -153,7 +153,12 @@ impl Lane {
             at = end;
         }
         for run in &mut self.runs {
-            let end = run.rows.end.min(wanted.end);
+            // Of slices no more than is needed: they are large where windows are.
+            let end = match run.is_sliced {
+                true => self.opened,
+                false => wanted.end,
+            };
+            let end = run.rows.end.min(end);
             if end > run.rows.start {
                 let needed = match run.is_sliced {
                     true => run.decoded_before(end).next_multiple_of(self.slicing.rows).min(run.len),

@@ -344,7 +344,7 @@ impl Driver {
             let source = &self.context.plan.sources[window.pass.source];
             let bytes = (window.rows.end - window.rows.start).saturating_mul(source.footprint.stored);
             // What will be fetched for it is taken with it.
-            let room = 2 * self.slicing[window.pass.source].bytes;
+            let room = self.slicing[window.pass.source].bytes.max(bytes);
             let budget = self.context.budget.clone();
             let mut permit = budget.try_take(bytes, room);
             if permit.is_none() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::file::metadata::ParquetMetaData;
-use squall_dataset::Dataset;
+use squall_dataset::{Dataset, Piece};
 use squall_schema::{Error, ErrorKind, Result};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -14,10 +14,10 @@ use tokio::sync::watch;
 use crate::budget::Permit;
 use crate::fetch::{Chunk, Fetched, Wanted, byte_ranges, selection};
 use crate::horizon::part;
-use crate::sparse::{Source, SparseBytes};
+use crate::sparse::{HEADER_BYTES, Source, SparseBytes};
 
-/// Bytes that are read at a time of a column chunk of which nobody knows where its pages are.
-const STREAM_BYTES: u64 = 1 << 20;
+/// Fewest and most bytes that are read at a time of a column chunk of which nobody knows where its pages are.
+const STREAM_BYTES: Range<u64> = 64 << 10..1 << 20;
 
 /// Of each leaf the first page that was not fetched.
 pub(crate) type Pages = Vec<usize>;
@@ -59,14 +59,14 @@ pub(crate) async fn open(
     streaming: Streaming,
 ) -> Result<(Fetched, Slice)> {
     let file = wanted.dataset.file_of(wanted.piece);
-    let footer = wanted.footers.get(wanted.dataset, wanted.piece).await?;
+    let footer = wanted.footers.get_for_views(wanted.dataset, wanted.piece).await?;
     let metadata = footer.metadata();
     let projection = wanted.columns.projection(metadata.file_metadata().schema_descr())?;
     let row_group = wanted.piece.row_group as usize;
     let has_pages = has_pages(metadata, row_group, &projection, file.size)?;
     let len = next.len;
-    let (bytes, slice) = if next.bytes.is_some() && !has_pages {
-        let source = Stream::new(metadata, (row_group, &projection), wanted.piece.file, streaming)?;
+    let (bytes, slice) = if let (Some(most), false) = (next.bytes, has_pages) {
+        let source = Stream::new(metadata, (row_group, &projection), (wanted.piece, most), streaming)?;
         permit.resize(source.most());
         let bytes = SparseBytes::streamed(Arc::new(source), file.size, permit);
         let slice = Slice {
@@ -256,7 +256,7 @@ struct Stream {
     row_group: usize,
     /// Rows of the row group.
     rows: u64,
-    /// The largest page of them, as far as the footer tells.
+    /// Bytes that are read at a time.
     bytes: u64,
 }
 
@@ -264,23 +264,24 @@ impl Stream {
     fn new(
         metadata: &ParquetMetaData,
         (row_group, projection): (usize, &ProjectionMask),
-        file: u32,
+        (piece, most): (&Piece, u64),
         streaming: Streaming,
     ) -> Result<Self> {
-        let size = streaming.dataset.files()[file as usize].size;
+        let size = streaming.dataset.files()[piece.file as usize].size;
         let columns = metadata.row_group(row_group).columns().iter().enumerate();
         let own = columns.filter(|(leaf, _)| projection.leaf_included(*leaf));
         let mut chunks = own
             .map(|(_, column)| Ok(Chunk::new(column, None, size)?.bytes))
             .collect::<Result<Vec<_>>>()?;
         chunks.sort_by_key(|chunk| chunk.start);
+        let bytes = (most / chunks.len().max(1) as u64).clamp(STREAM_BYTES.start, STREAM_BYTES.end);
         Ok(Self {
             streaming,
-            file,
+            file: piece.file,
             chunks,
             row_group,
             rows: u64::try_from(metadata.row_group(row_group).num_rows()).unwrap_or(0),
-            bytes: STREAM_BYTES,
+            bytes,
         })
     }
 
@@ -298,7 +299,9 @@ impl Source for Stream {
         let chunk = self.chunk_of(start);
         let chunk =
             chunk.ok_or_else(|| Error::corrupt(format!("byte {start} of the file is in no column that is read")))?;
-        let end = start.saturating_add(self.bytes.max(length as u64)).min(chunk.end);
+        // The header of the next page comes with a page that is longer.
+        let wanted = self.bytes.max(length as u64 + HEADER_BYTES as u64);
+        let end = start.saturating_add(wanted).min(chunk.end);
         let file = &self.streaming.dataset.files()[self.file as usize];
         let store = self.streaming.dataset.store();
         let mut stop = self.streaming.stop.clone();

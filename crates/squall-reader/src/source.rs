@@ -30,7 +30,7 @@ use crate::view::View;
 pub const DEFAULT_LANES: u64 = 32;
 /// Bytes of a window when none is given, and its bounds in rows.
 const WINDOW_BYTES: u64 = 4 << 20;
-const WINDOW_ROWS: (u64, u64) = (64, 8192);
+const WINDOW_ROWS: (u64, u64) = (16, 8192);
 
 /// What is read of a dataset, and how it is shuffled.
 #[derive(Debug, Clone, Default)]

@@ -157,5 +157,5 @@ impl ChunkReader for SparseBytes {
     }
 }
 
-/// Bytes in which a page's header fits, with statistics of some length.
-const HEADER_BYTES: usize = 64 << 10;
+/// Bytes in which a page's header fits, with statistics: writers cut these off at 4 KiB or less.
+pub(crate) const HEADER_BYTES: usize = 16 << 10;

@@ -11,9 +11,9 @@ use bytes::Bytes;
 /// Buffers below this are not worth keeping.
 const SMALLEST: usize = 16 * 1024;
 /// Bytes of idle buffers that a store keeps.
-const MOST_IDLE: usize = 64 << 20;
+const MOST_IDLE: usize = 16 << 20;
 /// Sizes of buffers for each doubling: a buffer is at most so many parts of it too large.
-const STEPS: usize = 4;
+const STEPS: usize = 16;
 
 /// Idle buffers of one store.
 #[derive(Debug, Default)]
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_are_a_quarter_too_large_at_most() {
+    fn buffers_are_little_too_large() {
         for length in (SMALLEST..SMALLEST * 5)
             .step_by(777)
             .chain([1 << 20, (1 << 20) + 1, 7_000_000])
