@@ -79,6 +79,9 @@ pub(crate) fn memory_budget(given: Option<u64>, parts: &[Least]) -> Result<u64> 
     }
     let of = |part: &Least| {
         let Footprint { stored, delivered, .. } = part.footprint;
+        if part.lanes == 0 {
+            return format!("two batches of {} rows of {delivered} bytes", part.rows_of_batch);
+        }
         format!(
             "{} lanes with windows of {} rows of about {stored} bytes and two batches of {} rows of {delivered}",
             part.lanes, part.window, part.rows_of_batch

@@ -23,6 +23,7 @@ use crate::order::{Segment, Shuffle};
 use crate::pack::{Output, packed_values};
 use crate::plan::{Pass, PlannedBatch};
 use crate::random::Permutation;
+use crate::row_set::RowSet;
 use crate::source::Source;
 use crate::transform::record_batch;
 
@@ -33,11 +34,19 @@ pub(crate) struct Window {
     /// Its rows, counted in the lane.
     pub(crate) rows: Range<u64>,
     pub(crate) permutation: Permutation,
-    /// Its rows, once they are decoded.
+    /// Its rows, once they are decoded; never where the dataset is kept in memory.
     pub(crate) decoded: OnceLock<Decoded>,
 }
 
-/// The rows of a window.
+impl Window {
+    /// Whether batches can be made of it.
+    pub(crate) fn is_here(&self) -> bool {
+        self.pass.resident.is_some() || self.decoded.get().is_some()
+    }
+}
+
+/// The rows of a window, or of a part of a row group that is kept in memory.
+#[derive(Debug)]
 pub(crate) struct Decoded {
     /// The columns of fixed width, row after row, in stored order.
     block: Block,
@@ -47,66 +56,68 @@ pub(crate) struct Decoded {
     beside: Vec<RecordBatch>,
     /// The first row of each of these batches.
     starts: Vec<u64>,
+    /// Rows that were pushed.
+    next: u64,
     pool: Weak<BlockPool>,
     permit: Option<Permit>,
 }
 
-/// Lays out the rows of a window as they are decoded.
-pub(crate) struct Filling<'a> {
-    layout: &'a Layout,
-    beside: Vec<usize>,
-    next: u64,
-    decoded: Decoded,
-}
-
-impl<'a> Filling<'a> {
-    /// `blocks` has memory of blocks that are gone.
-    pub(crate) fn new(window: &Window, layout: &'a Layout, blocks: &Arc<BlockPool>) -> Result<Self> {
-        let rows = window.rows.end - window.rows.start;
-        let mut stored_of = Vec::new();
+impl Decoded {
+    /// Room for so many rows, in `memory` that was used before.
+    pub(crate) fn with_room(rows: u64, layout: &Layout, memory: Vec<u8>) -> Result<Self> {
         let mut block = Block::default();
         if layout.stride() > 0 {
-            let too_large = || Error::unsupported(format!("a window of {rows} rows takes more memory than there is"));
+            let too_large = || Error::unsupported(format!("{rows} rows together take more memory than there is"));
             let n = u32::try_from(rows).map_err(|_| too_large())?;
-            block = layout.block(n as usize, blocks.take()).ok_or_else(too_large)?;
-            stored_of = Vec::with_capacity(n as usize);
-            window.permutation.each(rows, |_, stored| stored_of.push(stored as u32));
+            block = layout.block(n as usize, memory).ok_or_else(too_large)?;
         }
         Ok(Self {
-            layout,
-            beside: layout.beside(),
+            block,
+            stored: Vec::new(),
+            beside: Vec::new(),
+            starts: Vec::new(),
             next: 0,
-            decoded: Decoded {
-                block,
-                stored: stored_of,
-                beside: Vec::new(),
-                starts: Vec::new(),
-                pool: Arc::downgrade(blocks),
-                permit: None,
-            },
+            pool: Weak::new(),
+            permit: None,
         })
     }
 
-    /// The next rows in stored order.
-    pub(crate) fn push(&mut self, batch: &RecordBatch) -> Result<()> {
-        let rows = batch.num_rows() as u64;
-        self.layout.write(batch, self.next as usize, &mut self.decoded.block)?;
-        if !self.beside.is_empty() {
-            let beside = batch.project(&self.beside);
-            let beside = beside.map_err(|error| Error::internal("cannot part columns").with_source(error))?;
-            self.decoded.beside.push(beside);
+    /// Room for the rows of a window. `blocks` has memory of blocks that are gone.
+    pub(crate) fn of_window(window: &Window, layout: &Layout, blocks: &Arc<BlockPool>) -> Result<Self> {
+        let rows = window.rows.end - window.rows.start;
+        let memory = match layout.stride() {
+            0 => Vec::new(),
+            _ => blocks.take(),
+        };
+        let mut decoded = Self::with_room(rows, layout, memory)?;
+        decoded.pool = Arc::downgrade(blocks);
+        if layout.stride() > 0 {
+            decoded.stored = Vec::with_capacity(rows as usize);
+            let stored_of = &mut decoded.stored;
+            window.permutation.each(rows, |_, stored| stored_of.push(stored as u32));
         }
-        self.decoded.starts.push(self.next);
+        Ok(decoded)
+    }
+
+    /// Adds the next rows in stored order. `beside` are the columns that the layout leaves.
+    pub(crate) fn push(&mut self, batch: &RecordBatch, layout: &Layout, beside: &[usize]) -> Result<()> {
+        let rows = batch.num_rows() as u64;
+        layout.write(batch, self.next as usize, &mut self.block)?;
+        if !beside.is_empty() {
+            let beside = batch.project(beside);
+            let beside = beside.map_err(|error| Error::internal("cannot part columns").with_source(error))?;
+            self.beside.push(beside);
+        }
+        self.starts.push(self.next);
         self.next += rows;
         Ok(())
     }
 
-    pub(crate) fn finish(self) -> Decoded {
-        self.decoded
+    /// Rows that were pushed.
+    pub(crate) fn rows(&self) -> u64 {
+        self.next
     }
-}
 
-impl Decoded {
     /// Bytes of the rows, with those that the pages they point into hold.
     pub(crate) fn bytes(&self) -> u64 {
         let mut seen = HashSet::new();
@@ -137,7 +148,7 @@ impl Drop for Decoded {
 }
 
 /// Memory of blocks that are gone. A window takes what one before it had: its pages are there already.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct BlockPool(Mutex<Vec<Vec<u8>>>);
 
 impl BlockPool {
@@ -224,6 +235,8 @@ pub(crate) struct Picked<'a> {
     taken: Vec<Taken>,
     /// For each row of the batch its place in the stored order of its window.
     stored: Vec<u64>,
+    /// For each row of the batch its place among the selected rows of its row group. Empty where no dataset is kept in memory.
+    places: Vec<u64>,
     pub(crate) ids: Vec<RowId>,
 }
 
@@ -246,6 +259,11 @@ impl<'a> Picked<'a> {
         let mut taken = Vec::with_capacity(rows);
         let mut stored_of = vec![0; rows];
         let mut ids = vec![RowId::default(); rows];
+        let is_resident = |pick: &Pick| pick.window.pass.resident.is_some();
+        let mut places = match batch.picks.iter().any(is_resident) {
+            true => vec![0; rows],
+            false => Vec::new(),
+        };
         for pick in &batch.picks {
             let window = &*pick.window;
             if windows.last().is_none_or(|last| !std::ptr::eq(*last, window)) {
@@ -273,13 +291,18 @@ impl<'a> Picked<'a> {
                     padded: stretch.layer > 0,
                     ..RowId::default()
                 };
-                ids[out as usize] = row_id(window, &segments, stored, identity);
+                let (id, place) = row_at(window, &segments, stored, identity);
+                ids[out as usize] = id;
+                if let Some(own) = places.get_mut(out as usize) {
+                    *own = place;
+                }
             }
         }
         Self {
             windows,
             taken,
             stored: stored_of,
+            places,
             ids,
         }
     }
@@ -304,7 +327,11 @@ impl<'a> Picked<'a> {
         let stored = (self.stored[row] + 1) % (window.rows.end - window.rows.start);
         taken.at = stored as u32;
         self.stored[row] = stored;
-        self.ids[row] = row_id(window, &segments_of(window), stored, self.ids[row]);
+        let (id, place) = row_at(window, &segments_of(window), stored, self.ids[row]);
+        self.ids[row] = id;
+        if let Some(own) = self.places.get_mut(row) {
+            *own = place;
+        }
     }
 
     /// The rows of the batch that come from a dataset of the plan.
@@ -339,7 +366,17 @@ impl<'a> Picked<'a> {
             }
         }
         let undecoded = || Error::internal("a window is gathered before it is decoded");
-        let decoded: Vec<_> = self.windows.iter().map(|window| window.decoded.get()).collect();
+        let (layout, decoded, found) = match &source.resident {
+            Some(resident) => {
+                let place = |out: u32| (self.ids[rows[out as usize]].piece, self.places[rows[out as usize]]);
+                let found = resident.find(&mut taken, place)?;
+                (resident.layout(), found.decoded(), Some(found))
+            }
+            None => {
+                let decoded: Vec<_> = self.windows.iter().map(|window| window.decoded.get()).collect();
+                (&gathering.layout, decoded, None)
+            }
+        };
         let none = Block::default();
         let blocks: Vec<_> = decoded
             .iter()
@@ -348,11 +385,13 @@ impl<'a> Picked<'a> {
         if taken.iter().any(|row| decoded[row.window as usize].is_none()) {
             return Err(undecoded());
         }
-        let beside = match gathering.layout.beside() {
+        let beside = match layout.beside() {
             columns if columns.is_empty() => None,
-            columns => Some(Beside::new(columns, &decoded, &taken, |row| self.stored[rows[row]])),
+            columns => Some(Beside::new(columns, &decoded, &taken, |row| match &found {
+                Some(_) => u64::from(row.at),
+                None => self.stored[rows[row.out as usize]],
+            })),
         };
-        let layout = &gathering.layout;
         let column = |place: usize| match (layout.has(place), &beside) {
             (true, _) => layout.column(place, &taken, &blocks),
             (false, Some(beside)) => beside.column(place),
@@ -363,6 +402,11 @@ impl<'a> Picked<'a> {
             let at = |error: Error| error.at("column", &field.name);
             match output {
                 Output::Column(place) if field.codec.is_none() => column(*place).map_err(at),
+                // What is kept was decoded once, but for cells that cannot be.
+                Output::Column(place) if found.is_some() => {
+                    let bad = found.iter().find_map(|found| found.bad_cell(*place, field, &taken));
+                    bad.map_or_else(|| column(*place), Err)
+                }
                 Output::Column(place) if !is_cell(field) => {
                     decode_column(&column(*place)?, field).map_err(cells::in_batch)
                 }
@@ -409,7 +453,7 @@ impl<'a> Beside<'a> {
         columns: Vec<usize>,
         decoded: &[Option<&'a Decoded>],
         taken: &[Taken],
-        stored: impl Fn(usize) -> u64,
+        stored: impl Fn(&Taken) -> u64,
     ) -> Self {
         let mut bases = Vec::with_capacity(decoded.len());
         let mut batches: Vec<&RecordBatch> = Vec::new();
@@ -421,7 +465,7 @@ impl<'a> Beside<'a> {
         for row in taken {
             let window = row.window as usize;
             if let Some(decoded) = decoded[window] {
-                let (batch, place) = decoded.locate(stored(row.out as usize));
+                let (batch, place) = decoded.locate(stored(row));
                 places[row.out as usize] = (bases[window] + batch, place);
             }
         }
@@ -474,7 +518,7 @@ impl<'a> Beside<'a> {
 }
 
 /// Bytes of the buffers of a column that were not seen before: what a slice of it keeps in memory.
-fn held_bytes(column: &ArrayRef, seen: &mut HashSet<usize>) -> u64 {
+pub(crate) fn held_bytes(column: &ArrayRef, seen: &mut HashSet<usize>) -> u64 {
     fn add(data: &ArrayData, seen: &mut HashSet<usize>) -> u64 {
         let own = data
             .buffers()
@@ -541,15 +585,21 @@ fn segments_of(window: &Window) -> Vec<(u64, Segment)> {
     segments
 }
 
-/// What the row of a window is that stands in this place in stored order.
-fn row_id(window: &Window, segments: &[(u64, Segment)], stored: u64, identity: RowId) -> RowId {
+/// What the row of a window is that stands in this place in stored order, and its place among the selected rows of its row group.
+fn row_at(window: &Window, segments: &[(u64, Segment)], stored: u64, identity: RowId) -> (RowId, u64) {
     let segment = segments.partition_point(|(first, _)| *first <= stored) - 1;
     let (first, segment) = &segments[segment];
     let piece = &window.pass.selection.pieces()[segment.piece as usize];
-    RowId {
+    let n = segment.rows.start + (stored - first);
+    let id = RowId {
         dataset: window.pass.source as u32,
         piece: piece.piece,
-        row: piece.rows.nth(segment.rows.start + (stored - first)),
+        row: piece.rows.nth(n),
         ..identity
-    }
+    };
+    let place = match &piece.rows {
+        RowSet::Drawn(drawn) => drawn.first(n),
+        _ => n,
+    };
+    (id, place)
 }

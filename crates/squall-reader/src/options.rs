@@ -14,6 +14,7 @@ use crate::order::OrderOptions;
 use crate::plan::ReadPlan;
 use crate::rank::{self, Topology};
 use crate::reader::Opened;
+use crate::resident;
 use crate::select::Selection;
 use crate::sequence::Sequence;
 use crate::share::{Remainder, Share};
@@ -160,12 +161,14 @@ impl Options {
             (None, _) => None,
         };
         let neighbours = self.neighbours()?;
-        let (plan, io) = self.plan()?;
+        let (mut plan, io) = self.plan()?;
+        let loaded = resident::load(&mut plan, &io)?;
         Ok(Opened {
             plan,
             io,
             ledger,
             neighbours,
+            loaded,
         })
     }
 

@@ -316,6 +316,7 @@ impl Driver {
             let mut new = Vec::new();
             match schedule.next(&mut new) {
                 Ok(Some(batch)) => {
+                    new.retain(|window| !window.is_here());
                     self.windows_ahead += new.len();
                     self.planned.push_back((new.len(), batch));
                     let keyed = new.into_iter().map(|window| ((window.pass.id, window.lane), window));
@@ -457,14 +458,14 @@ impl Driver {
             let Some((n_new, batch)) = self.planned.front() else {
                 return;
             };
-            for Pick { window, .. } in batch.picks.iter().filter(|pick| pick.window.decoded.get().is_none()) {
+            for Pick { window, .. } in batch.picks.iter().filter(|pick| !pick.window.is_here()) {
                 let lane = self.lanes.get_mut(&(window.pass.id, window.lane));
                 if let Some(error) = lane.and_then(|lane| lane.take_failure(window)) {
                     self.fail(error);
                     return;
                 }
             }
-            if batch.picks.iter().any(|pick| pick.window.decoded.get().is_none()) {
+            if batch.picks.iter().any(|pick| !pick.window.is_here()) {
                 return;
             }
             // Batches give bytes back when they are built: they never wait for windows, and the next one not at all.

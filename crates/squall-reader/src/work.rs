@@ -17,7 +17,7 @@ use crate::bad_rows::{BadRow, OnBadRow};
 use crate::budget::{Budget, Permit};
 use crate::expand::{Expander, Samples};
 use crate::fetch::Fetched;
-use crate::gather::{BlockPool, Filling, Picked, Window, interleave_batches};
+use crate::gather::{BlockPool, Decoded, Picked, Window, interleave_batches};
 use crate::lane::Arrived;
 use crate::metrics::{Counters, Part as Work, bytes_of};
 use crate::plan::{PlannedBatch, ReadPlan};
@@ -190,7 +190,9 @@ impl Context {
 
     fn decode(&self, (window, mut permit): (&Window, Permit), cursor: &mut Cursor, parts: &[Part]) -> Result<()> {
         let source = &self.plan.sources[window.pass.source];
-        let mut filling = Filling::new(window, &source.gathering.layout, &self.blocks)?;
+        let layout = &source.gathering.layout;
+        let beside = layout.beside();
+        let mut decoded = Decoded::of_window(window, layout, &self.blocks)?;
         for part in parts {
             let file = source.dataset.file_of(&part.run.piece);
             let at = |error: Error| {
@@ -220,7 +222,9 @@ impl Context {
                 }
             };
             let rows = part.rows.end - part.rows.start;
-            decoder.take(rows, &mut |batch| filling.push(&batch)).map_err(at)?;
+            decoder
+                .take(rows, &mut |batch| decoded.push(&batch, layout, &beside))
+                .map_err(at)?;
             if part.run.is_sliced {
                 part.run.fetched.bytes.forget(decoder.decoded());
             }
@@ -233,7 +237,6 @@ impl Context {
                 });
             }
         }
-        let decoded = filling.finish();
         self.counters.decoded(decoded.bytes());
         permit.resize(decoded.bytes());
         let decoded = decoded.with_permit(permit);
