@@ -51,6 +51,7 @@ impl Footprint {
 /// The least memory that these windows and batches need: a window of each lane with the rows that are decoded beyond it, and two
 /// batches.
 pub(crate) struct Least {
+    /// None where rows are kept in memory: no window is read.
     pub(crate) lanes: u64,
     pub(crate) window: u64,
     pub(crate) rows_of_batch: u64,
@@ -87,9 +88,13 @@ pub(crate) fn memory_budget(given: Option<u64>, parts: &[Least]) -> Result<u64> 
             part.lanes, part.window, part.rows_of_batch
         )
     };
+    let cure = match parts.iter().any(|part| part.lanes > 0) {
+        true => "fewer lanes or a smaller window",
+        false => "or smaller batches",
+    };
     let parts: Vec<_> = parts.iter().map(of).collect();
     Err(Error::invalid(format!(
-        "a memory budget of {given} bytes is too small: {} take {least} bytes; give more memory, fewer lanes or a smaller window",
+        "a memory budget of {given} bytes is too small: {} take {least} bytes; give more memory, {cure}",
         parts.join(", ")
     )))
 }
