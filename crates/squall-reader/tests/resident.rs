@@ -340,7 +340,13 @@ fn what_does_not_fit_is_said_with_numbers() {
             "more memory",
         ],
     );
-    check(budget(1000), &["too small: two batches of 1 rows of 604 bytes take 1208", "or smaller batches"]);
+    check(
+        budget(1000),
+        &[
+            "too small: two batches of 1 rows of 604 bytes take 1208",
+            "or smaller batches",
+        ],
+    );
     // What is ragged is known when it comes.
     let ragged = reader(&url)
         .columns(["name"])
