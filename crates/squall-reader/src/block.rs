@@ -63,6 +63,15 @@ pub(crate) struct Taken {
 impl Layout {
     /// The layout of these columns; those named in `neighbours` lie side by side, in this order.
     pub(crate) fn new(schema: &ArrowSchema, neighbours: &[usize]) -> Self {
+        Self::of_widths(schema, neighbours, MAX_WIDTH)
+    }
+
+    /// A layout in which values of any fixed width are in rows: of rows that are read many times, and written once.
+    pub(crate) fn of_any_width(schema: &ArrowSchema, neighbours: &[usize]) -> Self {
+        Self::of_widths(schema, neighbours, usize::MAX)
+    }
+
+    fn of_widths(schema: &ArrowSchema, neighbours: &[usize], most: usize) -> Self {
         let mut layout = Self {
             cells: vec![None; schema.fields().len()],
             stride: 0,
@@ -72,7 +81,7 @@ impl Layout {
         let others = (0..schema.fields().len()).filter(|column| !neighbours.contains(column));
         for column in neighbours.iter().copied().chain(others) {
             let field = &schema.fields()[column];
-            if let Some(width) = width_of(field.data_type()).filter(|width| (1..=MAX_WIDTH).contains(width)) {
+            if let Some(width) = width_of(field.data_type()).filter(|width| (1..=most).contains(width)) {
                 layout.cells[column] = Some(Cell {
                     at: layout.stride,
                     width,
@@ -135,12 +144,7 @@ impl Layout {
             let Some(cell) = cell else { continue };
             columns.push((cell, Values::new(column, cell)?));
             if let (Some(bit), Some(own)) = (cell.null_bit, column.nulls().filter(|nulls| nulls.null_count() > 0)) {
-                if block.has_nulls.is_empty() {
-                    block.has_nulls.resize(self.cells.len(), false);
-                    // The rows before have no null, and the memory may have been used.
-                    let rows = block.bytes.chunks_exact_mut(self.stride);
-                    rows.for_each(|row| row[self.nulls..].fill(0));
-                }
+                block.has_nulls.resize(self.cells.len(), false);
                 block.has_nulls[number] = true;
                 nulls.push((self.nulls + bit / 8, 1u8 << (bit % 8), own));
             }
@@ -257,6 +261,14 @@ fn take<const WIDTH: usize>(out: &mut [u8], stride: usize, at: usize, taken: &[T
 
 /// Values of any width, sixteen bytes at a time.
 fn take_wide(out: &mut [u8], (stride, width): (usize, usize), at: usize, taken: &[Taken], blocks: &[&Block]) {
+    if width > MAX_WIDTH {
+        for row in taken {
+            let from = row.at as usize * stride + at;
+            let value = &blocks[row.window as usize].bytes[from..from + width];
+            out[row.out as usize * width..][..width].copy_from_slice(value);
+        }
+        return;
+    }
     for row in taken {
         let from = row.at as usize * stride + at;
         let (to, rest) = out[row.out as usize * width..][..width].as_chunks_mut::<16>();

@@ -58,7 +58,7 @@ impl Budget {
             let all = used.saturating_add(bytes).saturating_add(room);
             (used == 0 || all <= self.limit - self.limit / 8).then(|| used.saturating_add(bytes))
         };
-        let before = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).ok()?;
+        let before = self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).ok()?;
         self.most.fetch_max(before.saturating_add(bytes), Ordering::Relaxed);
         Some(Permit {
             budget: self.clone(),

@@ -327,6 +327,24 @@ impl<R> ReaderBuilder<R> {
         self
     }
 
+    /// Reads the selected rows once, decodes their cells, and keeps them in memory: every epoch is served from there, as of
+    /// Petastorm's `InMemBatchedDataLoader`. Rows, order, states and errors are those of a reader without it; views of images and
+    /// the transform, which differ by epoch, are made each time.
+    ///
+    /// `build` reads them, on [`workers`](Self::workers) threads. They count against [`memory_budget`](Self::memory_budget): where
+    /// they do not fit it is an error that names the numbers. Each rank keeps all rows, for its share differs by epoch; with
+    /// [`Partition::RowGroups`] those of its row groups. Not with an n-gram; of a mixture, each dataset by its own builder.
+    ///
+    /// ```no_run
+    /// # use squall_reader::{Shuffle, make_batch_reader};
+    /// # use squall_schema::ByteSize;
+    /// let reader = make_batch_reader("/data/digits").in_memory().memory_budget(ByteSize::gib(4)).shuffle(Shuffle::Full);
+    /// ```
+    pub fn in_memory(mut self) -> Self {
+        self.options.source.in_memory = true;
+        self
+    }
+
     /// Which rows an epoch has, and how often: weighted or class-balanced sampling. All selected rows once if not given.
     pub fn sampler(mut self, sampler: Sampler) -> Self {
         self.options.source.sampler = Some(sampler);
@@ -464,6 +482,13 @@ impl<R> ReaderBuilder<R> {
     /// A row group larger than the budget is read in slices. The order of the rows does not depend on it.
     pub fn memory_budget(mut self, bytes: ByteSize) -> Self {
         self.options.memory_budget = Some(bytes.bytes());
+        self
+    }
+
+    /// About how many bytes a lane fetches at a time; a row group of no more is fetched whole. An eighth of the budget shared by
+    /// the lanes if not given, at most 1 MiB of local files and 8 MiB of others. More means fewer requests and more memory.
+    pub fn slice_size(mut self, bytes: ByteSize) -> Self {
+        self.options.slice_size = Some(bytes.bytes());
         self
     }
 

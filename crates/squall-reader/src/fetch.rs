@@ -131,7 +131,13 @@ impl Fetched {
                 0 => bytes.min(PAGE_BYTES),
                 pages => bytes / pages as u64,
             };
-            let dictionary = column.dictionary_page_offset().map_or(0, |_| bytes.min(PAGE_BYTES));
+            // In the file it is compressed as the rest is.
+            let stored = column
+                .dictionary_page_offset()
+                .map_or(0, |start| column.data_page_offset() - start);
+            let stored = u128::from(u64::try_from(stored).unwrap_or(0));
+            let compressed = u128::from(u64::try_from(column.compressed_size()).unwrap_or(0)).max(1);
+            let dictionary = (stored * u128::from(bytes) / compressed).min(u128::from(bytes)) as u64;
             page + dictionary
         })
         .sum()

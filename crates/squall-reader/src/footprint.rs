@@ -9,6 +9,10 @@ use crate::order::OrderOptions;
 /// Bytes of the rows that a lane decodes at a time, about. Decoding fewer costs more a row; more are held for longer.
 const DECODE_BYTES: u64 = 512 << 10;
 
+/// What writers make a page: so many bytes, or rows where these are fewer.
+const PAGE_BYTES: u64 = 1 << 20;
+const PAGE_ROWS: u64 = 20_000;
+
 /// The memory of a reader where none is given, if its windows and batches need no more than half of it.
 pub const DEFAULT_MEMORY_BUDGET: u64 = 1 << 30;
 
@@ -20,6 +24,8 @@ pub(crate) struct Footprint {
     pub(crate) delivered: u64,
     /// Rows that a lane decodes at a time.
     pub(crate) decode_rows: u64,
+    /// Bytes of the pages that its decoder holds, about.
+    pub(crate) pages: u64,
 }
 
 impl Footprint {
@@ -36,11 +42,16 @@ impl Footprint {
                 false => fixed.saturating_add(row),
             }
         };
+        let stored_fields = stored.fields();
         let stored = total(stored).max(1);
         let decode_rows = (DECODE_BYTES * span / stored)
             .clamp(1, DECODE_ROWS)
             .min(order.window.max(1));
+        let page = |field: &Field| {
+            fixed_bytes(field).map_or(PAGE_BYTES, |size| size.saturating_mul(PAGE_ROWS).min(PAGE_BYTES))
+        };
         Self {
+            pages: stored_fields.iter().map(page).fold(0, u64::saturating_add),
             stored,
             delivered: total(delivered).max(1),
             decode_rows,
@@ -48,9 +59,10 @@ impl Footprint {
     }
 }
 
-/// The least memory that these windows and batches need: a window of each lane with the rows that are decoded beyond it, and two
-/// batches.
+/// The least memory that these windows and batches need: a window of each lane with the rows that are decoded beyond it and the
+/// pages that they come from, and two batches.
 pub(crate) struct Least {
+    /// None where rows are kept in memory: no window is read.
     pub(crate) lanes: u64,
     pub(crate) window: u64,
     pub(crate) rows_of_batch: u64,
@@ -64,7 +76,10 @@ impl Least {
             .lanes
             .saturating_mul(self.window.saturating_add(self.footprint.decode_rows));
         let batches = self.rows_of_batch.saturating_mul(2).saturating_mul(delivered);
-        rows.saturating_mul(stored).saturating_add(batches)
+        let pages = self.lanes.saturating_mul(self.footprint.pages);
+        rows.saturating_mul(stored)
+            .saturating_add(pages)
+            .saturating_add(batches)
     }
 }
 
@@ -81,14 +96,21 @@ pub(crate) fn memory_budget(given: Option<u64>, parts: &[Least]) -> Result<u64> 
     }
     let of = |part: &Least| {
         let Footprint { stored, delivered, .. } = part.footprint;
+        if part.lanes == 0 {
+            return format!("two batches of {} rows of {delivered} bytes", part.rows_of_batch);
+        }
         format!(
             "{} lanes with windows of {} rows of about {stored} bytes and two batches of {} rows of {delivered}",
             part.lanes, part.window, part.rows_of_batch
         )
     };
+    let cure = match parts.iter().any(|part| part.lanes > 0) {
+        true => "fewer lanes or a smaller window",
+        false => "or smaller batches",
+    };
     let parts: Vec<_> = parts.iter().map(of).collect();
     Err(Error::invalid(format!(
-        "a memory budget of {given} bytes is too small: expected at least {needed}, for {} take {least} bytes; give more memory, fewer lanes or a smaller window",
+        "a memory budget of {given} bytes is too small: expected at least {needed}, for {} take {least} bytes; give more memory, {cure}",
         parts.join(", ")
     )))
 }

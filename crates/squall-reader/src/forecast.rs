@@ -77,6 +77,11 @@ pub(crate) fn of_plan(plan: &ReadPlan, io: &Io, world: &World, options: &Forecas
             "a mixture has no row groups of its own: forecast its datasets one by one",
         ));
     };
+    if source.in_memory {
+        return Err(Error::unsupported(
+            "a forecast is of what each epoch fetches: a reader with in_memory fetches all rows once, while it is built",
+        ));
+    }
     let share = Share { rank: 0, ..plan.share };
     if world.ranks > MAX_RANKS {
         return Err(Error::invalid(format!(

@@ -24,6 +24,7 @@ use crate::order::{Segment, Shuffle};
 use crate::pack::{Output, packed_values};
 use crate::plan::{Pass, PlannedBatch};
 use crate::random::Permutation;
+use crate::row_set::RowSet;
 use crate::source::Source;
 use crate::transform::record_batch;
 
@@ -34,91 +35,108 @@ pub(crate) struct Window {
     /// Its rows, counted in the lane.
     pub(crate) rows: Range<u64>,
     pub(crate) permutation: Permutation,
-    /// Its rows, once they are decoded.
+    /// Its rows, once they are decoded; never where the dataset is kept in memory.
     pub(crate) decoded: OnceLock<Decoded>,
 }
 
-/// The rows of a window.
+impl Window {
+    /// Whether batches can be made of it.
+    pub(crate) fn is_here(&self) -> bool {
+        self.pass.resident.is_some() || self.decoded.get().is_some()
+    }
+}
+
+/// The rows of a window, or of a part of a row group that is kept in memory.
+#[derive(Debug)]
 pub(crate) struct Decoded {
-    /// The columns of fixed width, row after row, in the order of the window's permutation.
+    /// The columns of fixed width, row after row: those of a window in the order of its permutation, others in stored order.
     block: Block,
-    /// The place in stored order of each of these rows; empty where nothing is laid out.
+    /// The place in stored order of each row of a window; empty where nothing is laid out.
     stored: Vec<u32>,
+    /// The place in the block of each row that is still to come; empty where that is its place in stored order.
+    places: Vec<u32>,
     /// The other columns, in stored order.
     beside: Vec<RecordBatch>,
     /// The first row of each of these batches.
     starts: Vec<u64>,
+    /// Rows that were pushed.
+    next: u64,
     pool: Weak<BlockPool>,
     permit: Option<Permit>,
 }
 
-/// Lays out the rows of a window as they are decoded.
-pub(crate) struct Filling<'a> {
-    layout: &'a Layout,
-    beside: Vec<usize>,
-    /// For each stored row its place in the order of the permutation; empty where nothing is laid out.
-    places: Vec<u32>,
-    next: u64,
-    decoded: Decoded,
-}
-
-impl<'a> Filling<'a> {
-    /// `blocks` has memory of blocks that are gone.
-    pub(crate) fn new(window: &Window, layout: &'a Layout, blocks: &Arc<BlockPool>) -> Result<Self> {
-        let rows = window.rows.end - window.rows.start;
-        let (mut places, mut stored_of) = (Vec::new(), Vec::new());
+impl Decoded {
+    /// Room for so many rows, in `memory` that was used before.
+    pub(crate) fn with_room(rows: u64, layout: &Layout, memory: Vec<u8>) -> Result<Self> {
         let mut block = Block::default();
         if layout.stride() > 0 {
-            let too_large = || Error::unsupported(format!("a window of {rows} rows takes more memory than there is"));
+            let too_large = || Error::unsupported(format!("{rows} rows together take more memory than there is"));
             let n = u32::try_from(rows).map_err(|_| too_large())?;
-            block = layout.block(n as usize, blocks.take()).ok_or_else(too_large)?;
-            stored_of = Vec::with_capacity(n as usize);
-            places = vec![0; n as usize];
-            window.permutation.each(rows, |place, stored| {
-                places[stored as usize] = place as u32;
-                stored_of.push(stored as u32);
-            });
+            block = layout.block(n as usize, memory).ok_or_else(too_large)?;
         }
         Ok(Self {
-            layout,
-            beside: layout.beside(),
-            places,
+            block,
+            stored: Vec::new(),
+            places: Vec::new(),
+            beside: Vec::new(),
+            starts: Vec::new(),
             next: 0,
-            decoded: Decoded {
-                block,
-                stored: stored_of,
-                beside: Vec::new(),
-                starts: Vec::new(),
-                pool: Arc::downgrade(blocks),
-                permit: None,
-            },
+            pool: Weak::new(),
+            permit: None,
         })
     }
 
-    /// The next rows in stored order.
-    pub(crate) fn push(&mut self, batch: &RecordBatch) -> Result<()> {
+    /// Room for the rows of a window. `blocks` has memory of blocks that are gone.
+    pub(crate) fn of_window(window: &Window, layout: &Layout, blocks: &Arc<BlockPool>) -> Result<Self> {
+        let rows = window.rows.end - window.rows.start;
+        let memory = match layout.stride() {
+            0 => Vec::new(),
+            _ => blocks.take(),
+        };
+        let mut decoded = Self::with_room(rows, layout, memory)?;
+        decoded.pool = Arc::downgrade(blocks);
+        if layout.stride() > 0 {
+            decoded.stored = Vec::with_capacity(rows as usize);
+            decoded.places = vec![0; rows as usize];
+            let (stored_of, places) = (&mut decoded.stored, &mut decoded.places);
+            window.permutation.each(rows, |place, stored| {
+                stored_of.push(stored as u32);
+                places[stored as usize] = place as u32;
+            });
+        }
+        Ok(decoded)
+    }
+
+    /// Adds the next rows in stored order. `beside` are the columns that the layout leaves.
+    pub(crate) fn push(&mut self, batch: &RecordBatch, layout: &Layout, beside: &[usize]) -> Result<()> {
         let rows = batch.num_rows() as u64;
-        if !self.places.is_empty() {
-            let places = self.places.get(self.next as usize..(self.next + rows) as usize);
-            let places = places.ok_or_else(|| Error::internal("more rows than the window has"))?;
-            self.layout.write(batch, places, &mut self.decoded.block)?;
+        if layout.stride() > 0 {
+            let end = self.next + rows;
+            let stored_order: Vec<u32>;
+            let places = if self.places.is_empty() {
+                stored_order = (self.next..end).map(|row| row as u32).collect();
+                &stored_order[..]
+            } else {
+                let places = self.places.get(self.next as usize..end as usize);
+                places.ok_or_else(|| Error::internal("more rows than the window has"))?
+            };
+            layout.write(batch, places, &mut self.block)?;
         }
-        if !self.beside.is_empty() {
-            let beside = batch.project(&self.beside);
+        if !beside.is_empty() {
+            let beside = batch.project(beside);
             let beside = beside.map_err(|error| Error::internal("cannot part columns").with_source(error))?;
-            self.decoded.beside.push(beside);
+            self.beside.push(beside);
         }
-        self.decoded.starts.push(self.next);
+        self.starts.push(self.next);
         self.next += rows;
         Ok(())
     }
 
-    pub(crate) fn finish(self) -> Decoded {
-        self.decoded
+    /// Rows that were pushed.
+    pub(crate) fn rows(&self) -> u64 {
+        self.next
     }
-}
 
-impl Decoded {
     /// Bytes of the rows, with those that the pages they point into hold.
     pub(crate) fn bytes(&self) -> u64 {
         let mut seen = HashSet::new();
@@ -129,6 +147,7 @@ impl Decoded {
 
     /// Gives the permit back when the rows go.
     pub(crate) fn with_permit(mut self, permit: Permit) -> Self {
+        self.places = Vec::new();
         self.permit = Some(permit);
         self
     }
@@ -149,7 +168,7 @@ impl Drop for Decoded {
 }
 
 /// Memory of blocks that are gone. A window takes what one before it had: its pages are there already.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct BlockPool(Mutex<Vec<Vec<u8>>>);
 
 impl BlockPool {
@@ -236,6 +255,8 @@ pub(crate) struct Picked<'a> {
     taken: Vec<Taken>,
     /// For each row of the batch its place in the stored order of its window.
     stored: Vec<u64>,
+    /// For each row of the batch its place among the selected rows of its row group. Empty where no dataset is kept in memory.
+    places: Vec<u64>,
     pub(crate) ids: Vec<RowId>,
 }
 
@@ -258,6 +279,11 @@ impl<'a> Picked<'a> {
         let mut taken = Vec::with_capacity(rows);
         let mut stored_of = vec![0; rows];
         let mut ids = vec![RowId::default(); rows];
+        let is_resident = |pick: &Pick| pick.window.pass.resident.is_some();
+        let mut places = match batch.picks.iter().any(is_resident) {
+            true => vec![0; rows],
+            false => Vec::new(),
+        };
         for pick in &batch.picks {
             let window = &*pick.window;
             if windows.last().is_none_or(|last| !std::ptr::eq(*last, window)) {
@@ -285,13 +311,18 @@ impl<'a> Picked<'a> {
                     padded: stretch.layer > 0,
                     ..RowId::default()
                 };
-                ids[out as usize] = row_id(window, &segments, stored, identity);
+                let (id, place) = row_at(window, &segments, stored, identity);
+                ids[out as usize] = id;
+                if let Some(own) = places.get_mut(out as usize) {
+                    *own = place;
+                }
             }
         }
         Self {
             windows,
             taken,
             stored: stored_of,
+            places,
             ids,
         }
     }
@@ -316,7 +347,11 @@ impl<'a> Picked<'a> {
         let stored = (self.stored[row] + 1) % (window.rows.end - window.rows.start);
         taken.at = window.permutation.inverse(stored) as u32;
         self.stored[row] = stored;
-        self.ids[row] = row_id(window, &segments_of(window), stored, self.ids[row]);
+        let (id, place) = row_at(window, &segments_of(window), stored, self.ids[row]);
+        self.ids[row] = id;
+        if let Some(own) = self.places.get_mut(row) {
+            *own = place;
+        }
     }
 
     /// The rows of the batch that come from a dataset of the plan.
@@ -351,7 +386,17 @@ impl<'a> Picked<'a> {
             }
         }
         let undecoded = || Error::internal("a window is gathered before it is decoded");
-        let decoded: Vec<_> = self.windows.iter().map(|window| window.decoded.get()).collect();
+        let (layout, decoded, found) = match &source.resident {
+            Some(resident) => {
+                let place = |out: u32| (self.ids[rows[out as usize]].piece, self.places[rows[out as usize]]);
+                let found = resident.find(&mut taken, place)?;
+                (resident.layout(), found.decoded(), Some(found))
+            }
+            None => {
+                let decoded: Vec<_> = self.windows.iter().map(|window| window.decoded.get()).collect();
+                (&gathering.layout, decoded, None)
+            }
+        };
         let none = Block::default();
         let blocks: Vec<_> = decoded
             .iter()
@@ -360,11 +405,13 @@ impl<'a> Picked<'a> {
         if taken.iter().any(|row| decoded[row.window as usize].is_none()) {
             return Err(undecoded());
         }
-        let beside = match gathering.layout.beside() {
+        let beside = match layout.beside() {
             columns if columns.is_empty() => None,
-            columns => Some(Beside::new(columns, &decoded, &taken, |row| self.stored[rows[row]])),
+            columns => Some(Beside::new(columns, &decoded, &taken, |row| match &found {
+                Some(_) => u64::from(row.at),
+                None => self.stored[rows[row.out as usize]],
+            })),
         };
-        let layout = &gathering.layout;
         let column = |place: usize| match (layout.has(place), &beside) {
             (true, _) => layout.column(place, &taken, &blocks),
             (false, Some(beside)) => beside.column(place),
@@ -375,6 +422,11 @@ impl<'a> Picked<'a> {
             let at = |error: Error| error.at("column", &field.name);
             match output {
                 Output::Column(place) if field.codec.is_none() => column(*place).map_err(at),
+                // What is kept was decoded once, but for cells that cannot be.
+                Output::Column(place) if found.is_some() => {
+                    let bad = found.iter().find_map(|found| found.bad_cell(*place, field, &taken));
+                    bad.map_or_else(|| column(*place), Err)
+                }
                 Output::Column(place) if !is_cell(field) => {
                     decode_column(&column(*place)?, field).map_err(cells::in_batch)
                 }
@@ -421,7 +473,7 @@ impl<'a> Beside<'a> {
         columns: Vec<usize>,
         decoded: &[Option<&'a Decoded>],
         taken: &[Taken],
-        stored: impl Fn(usize) -> u64,
+        stored: impl Fn(&Taken) -> u64,
     ) -> Self {
         let mut bases = Vec::with_capacity(decoded.len());
         let mut batches: Vec<&RecordBatch> = Vec::new();
@@ -433,7 +485,7 @@ impl<'a> Beside<'a> {
         for row in taken {
             let window = row.window as usize;
             if let Some(decoded) = decoded[window] {
-                let (batch, place) = decoded.locate(stored(row.out as usize));
+                let (batch, place) = decoded.locate(stored(row));
                 places[row.out as usize] = (bases[window] + batch, place);
             }
         }
@@ -503,7 +555,7 @@ fn binary_column(cells: &[Option<&[u8]>]) -> Result<ArrayRef> {
 }
 
 /// Bytes of the buffers of a column that were not seen before: what a slice of it keeps in memory.
-fn held_bytes(column: &ArrayRef, seen: &mut HashSet<usize>) -> u64 {
+pub(crate) fn held_bytes(column: &ArrayRef, seen: &mut HashSet<usize>) -> u64 {
     fn add(data: &ArrayData, seen: &mut HashSet<usize>) -> u64 {
         let own = data
             .buffers()
@@ -570,15 +622,21 @@ fn segments_of(window: &Window) -> Vec<(u64, Segment)> {
     segments
 }
 
-/// What the row of a window is that stands in this place in stored order.
-fn row_id(window: &Window, segments: &[(u64, Segment)], stored: u64, identity: RowId) -> RowId {
+/// What the row of a window is that stands in this place in stored order, and its place among the selected rows of its row group.
+fn row_at(window: &Window, segments: &[(u64, Segment)], stored: u64, identity: RowId) -> (RowId, u64) {
     let segment = segments.partition_point(|(first, _)| *first <= stored) - 1;
     let (first, segment) = &segments[segment];
     let piece = &window.pass.selection.pieces()[segment.piece as usize];
-    RowId {
+    let n = segment.rows.start + (stored - first);
+    let id = RowId {
         dataset: window.pass.source as u32,
         piece: piece.piece,
-        row: piece.rows.nth(segment.rows.start + (stored - first)),
+        row: piece.rows.nth(n),
         ..identity
-    }
+    };
+    let place = match &piece.rows {
+        RowSet::Drawn(drawn) => drawn.first(n),
+        _ => n,
+    };
+    (id, place)
 }

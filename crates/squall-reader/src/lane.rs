@@ -122,8 +122,10 @@ impl Lane {
         if wanted.start > self.opened
             && let Some(last) = self.runs.back_mut()
             && last.is_sliced
+            && !last.run.as_ref().is_some_and(|run| run.fetched.bytes.is_streamed())
         {
             last.rows.end = last.rows.end.min(self.opened);
+            last.needed = last.needed.min(last.asked);
         }
         self.opened = window.rows.end;
         self.queue.push_back((window, permit));

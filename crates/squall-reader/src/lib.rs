@@ -69,6 +69,7 @@ mod block;
 mod pack;
 
 mod gather;
+mod resident;
 
 mod cells;
 mod image;

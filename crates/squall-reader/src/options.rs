@@ -14,6 +14,7 @@ use crate::order::OrderOptions;
 use crate::plan::ReadPlan;
 use crate::rank::{self, Topology};
 use crate::reader::Opened;
+use crate::resident;
 use crate::select::Selection;
 use crate::sequence::Sequence;
 use crate::share::{Remainder, Share};
@@ -64,6 +65,7 @@ pub(crate) struct Options {
     pub(crate) workers: Option<usize>,
     pub(crate) prefetch: Option<usize>,
     pub(crate) memory_budget: Option<u64>,
+    pub(crate) slice_size: Option<u64>,
     pub(crate) cache_bytes: Option<u64>,
 }
 
@@ -88,6 +90,7 @@ impl Default for Options {
             workers: None,
             prefetch: None,
             memory_budget: None,
+            slice_size: None,
             cache_bytes: None,
         }
     }
@@ -160,12 +163,14 @@ impl Options {
             (None, _) => None,
         };
         let neighbours = self.neighbours()?;
-        let (plan, io) = self.plan()?;
+        let (mut plan, io) = self.plan()?;
+        let loaded = resident::load(&mut plan, &io)?;
         Ok(Opened {
             plan,
             io,
             ledger,
             neighbours,
+            loaded,
         })
     }
 
@@ -267,7 +272,11 @@ impl Options {
             .max()
             .unwrap_or(1);
         let batch_bytes = rows_of_batch.saturating_mul(row);
+        if self.slice_size == Some(0) {
+            return Err(Error::invalid("expected slices of at least one byte, found 0"));
+        }
         let plan = ReadPlan {
+            slice_size: self.slice_size,
             memory_budget: memory_budget(self.memory_budget, &least)?,
             start: self.resume.as_ref().map_or((0, 0), |state| (state.epoch, state.next)),
             sequence: match mixture {
@@ -348,6 +357,7 @@ impl Options {
             ("the number of workers", self.workers.is_some()),
             ("the prefetch", self.prefetch.is_some()),
             ("the memory budget", self.memory_budget.is_some()),
+            ("the slice size", self.slice_size.is_some()),
         ];
         let found = given
             .into_iter()

@@ -95,6 +95,7 @@ impl Pipeline {
             context,
             lanes: HashMap::new(),
             planned: VecDeque::new(),
+            unplanned: None,
             windows_ahead: 0,
             unopened: VecDeque::new(),
             slicing,
@@ -149,10 +150,11 @@ impl Pipeline {
         next
     }
 
-    /// Wakes the driver when half of the batches that were ready are taken: it begins several at a time.
+    /// Wakes the driver when half of the batches that were ready are taken, for it begins several at a time, and when all are: what
+    /// it saw before it handed the last ones over may be all that it waits for.
     fn taken(&self) {
         if let Some(batches) = &self.batches
-            && batches.len() == batches.capacity().unwrap_or(0) / 2
+            && (batches.is_empty() || batches.len() == batches.capacity().unwrap_or(0) / 2)
         {
             // The driver may have ended.
             let _ = self.events.send(Event::Freed);
@@ -209,6 +211,9 @@ pub(crate) fn slice_bytes(plan: &ReadPlan, source: &Source) -> u64 {
     /// A local one takes a few microseconds: what is not in memory longer than it must be stays in the caches.
     const MOST_LOCAL: u64 = 1 << 20;
     let lanes: u64 = plan.sources.iter().map(|source| source.lanes()).sum();
+    if let Some(bytes) = plan.slice_size {
+        return bytes;
+    }
     let is_local = source.dataset.store().url().to_file_path().is_some();
     let most = if is_local { MOST_LOCAL } else { MOST };
     (plan.memory_budget / lanes.saturating_mul(8).max(1)).clamp(LEAST, most)
@@ -221,6 +226,8 @@ struct Driver {
     lanes: HashMap<LaneKey, Lane>,
     /// Batches that wait for their windows, with the number of windows that each is the first to need.
     planned: VecDeque<(usize, PlannedBatch)>,
+    /// Why no more batches could be planned, until those before are begun.
+    unplanned: Option<Error>,
     /// The sum of these numbers.
     windows_ahead: usize,
     /// Windows that wait for memory, in the order in which batches need them, each with the pass and lane that it is of.
@@ -256,6 +263,11 @@ impl Driver {
             self.plan();
             self.open_windows();
             self.start_ready();
+            if self.planned.is_empty()
+                && let Some(error) = self.unplanned.take()
+            {
+                self.fail(error);
+            }
             if !self.deliver() {
                 return;
             }
@@ -323,6 +335,7 @@ impl Driver {
             let mut new = Vec::new();
             match schedule.next(&mut new) {
                 Ok(Some(batch)) => {
+                    new.retain(|window| !window.is_here());
                     self.windows_ahead += new.len();
                     self.planned.push_back((new.len(), batch));
                     let keyed = new.into_iter().map(|window| ((window.pass.id, window.lane), window));
@@ -331,8 +344,7 @@ impl Driver {
                 Ok(None) => self.schedule = None,
                 Err(error) => {
                     self.schedule = None;
-                    let seq = self.n_started + self.planned.len() as u64;
-                    self.done.insert(seq, Err(error));
+                    self.unplanned = Some(error);
                 }
             }
         }
@@ -340,6 +352,7 @@ impl Driver {
 
     /// Opens planned windows as far as there is memory for them.
     fn open_windows(&mut self) {
+        let mut is_stuck = false;
         while let Some((_, window)) = self.unopened.front() {
             let source = &self.context.plan.sources[window.pass.source];
             let bytes = (window.rows.end - window.rows.start).saturating_mul(source.footprint.stored);
@@ -351,14 +364,22 @@ impl Driver {
                 budget.wait();
                 permit = budget.try_take(bytes, room);
             }
-            // Nothing that goes on would give bytes back: the next batch must have its windows all the same.
-            let permit = permit.or_else(|| self.is_stuck().then(|| budget.take(bytes)));
+            // Nothing that goes on would give bytes back: the next batch must have its windows all the same, all of them at once.
+            let is_forced = permit.is_none() && (is_stuck || self.is_stuck()) && self.is_of_next_batch(window);
+            is_stuck |= is_forced;
+            let permit = permit.or_else(|| is_forced.then(|| budget.take(bytes)));
             let (Some(permit), Some((key, window))) = (permit, self.unopened.front().cloned()) else {
                 return;
             };
             self.unopened.pop_front();
             self.open_window(key, window, permit);
         }
+    }
+
+    /// Whether the next batch to begin needs this window.
+    fn is_of_next_batch(&self, window: &Arc<Window>) -> bool {
+        let next = self.planned.front();
+        next.is_some_and(|(_, batch)| batch.picks.iter().any(|pick| Arc::ptr_eq(&pick.window, window)))
     }
 
     /// Whether no job, fetch or finished batch is left that could give bytes back.
@@ -412,6 +433,7 @@ impl Driver {
         let mut counted = context.counters.fetch();
         let permit = context.budget.take(ask.bytes);
         let streaming = Streaming {
+            counters: context.counters.clone(),
             dataset: context.plan.sources[place].dataset.clone(),
             io: self.io.clone(),
             stop: self.stop.subscribe(),
@@ -464,14 +486,14 @@ impl Driver {
             let Some((n_new, batch)) = self.planned.front() else {
                 return;
             };
-            for Pick { window, .. } in batch.picks.iter().filter(|pick| pick.window.decoded.get().is_none()) {
+            for Pick { window, .. } in batch.picks.iter().filter(|pick| !pick.window.is_here()) {
                 let lane = self.lanes.get_mut(&(window.pass.id, window.lane));
                 if let Some(error) = lane.and_then(|lane| lane.take_failure(window)) {
                     self.fail(error);
                     return;
                 }
             }
-            if batch.picks.iter().any(|pick| pick.window.decoded.get().is_none()) {
+            if batch.picks.iter().any(|pick| !pick.window.is_here()) {
                 return;
             }
             // Batches give bytes back when they are built: they never wait for windows, and the next one not at all.
@@ -505,6 +527,8 @@ impl Driver {
     fn fail(&mut self, error: Error) {
         self.schedule = None;
         self.planned.clear();
+        self.unopened.clear();
+        self.unplanned = None;
         self.done.retain(|seq, _| *seq < self.n_started);
         self.done.insert(self.n_started, Err(error));
         self.n_started += 1;

@@ -10,6 +10,7 @@ use crate::bad_rows::OnBadRow;
 use crate::gather::{Pick, Window};
 use crate::order::Order;
 use crate::random::Permutation;
+use crate::resident::Resident;
 use crate::select::Selection;
 use crate::sequence::{Sequence, Stretch};
 use crate::share::{Part, Share, SliceName};
@@ -39,6 +40,8 @@ pub(crate) struct ReadPlan {
     pub(crate) prefetch: usize,
     /// Bytes that may be held at a time.
     pub(crate) memory_budget: u64,
+    /// About how many bytes a lane fetches at a time, if that was given.
+    pub(crate) slice_size: Option<u64>,
 }
 
 impl ReadPlan {
@@ -116,6 +119,8 @@ pub(crate) struct Pass {
     pub(crate) order: Arc<Order>,
     /// The rows that the order permutes.
     pub(crate) selection: Arc<Selection>,
+    /// Where they are, if the dataset is kept in memory.
+    pub(crate) resident: Option<Arc<Resident>>,
 }
 
 /// A batch that is planned: what it is made of, and where the reader stands behind it.
@@ -279,6 +284,7 @@ impl Schedule {
                 source,
                 order,
                 selection,
+                resident: self.plan.sources[source].resident.clone(),
             }),
             windows: HashMap::new(),
         });

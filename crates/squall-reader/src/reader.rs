@@ -10,7 +10,7 @@ use squall_dataset::cache::Registration;
 use squall_schema::{Error, Result, Row, RowId, Schema};
 
 use crate::bad_rows::{BadRow, BadRows, OnBadRow};
-use crate::budget::Budget;
+use crate::budget::{Budget, Permit};
 use crate::epochs::Epochs;
 use crate::horizon::Horizon;
 use crate::io::Io;
@@ -20,6 +20,7 @@ use crate::pipeline::Pipeline;
 use crate::plan::ReadPlan;
 use crate::questions::{Delivery, EpochPlan, SampleOrigin};
 use crate::report::SelectionReport;
+use crate::resident::Loaded;
 use crate::share::{Remainder, Share};
 use crate::state::{OrderIdentity, ReaderState};
 use crate::stream::ReaderStream;
@@ -64,6 +65,8 @@ pub(crate) struct Opened {
     pub(crate) ledger: Option<LedgerWriter>,
     /// The ranks of this machine, as the share counts them.
     pub(crate) neighbours: Vec<u64>,
+    /// The rows that are kept in memory.
+    pub(crate) loaded: Loaded,
 }
 
 /// The common part of both readers: a plan, and a pipeline once the first batch was asked for.
@@ -76,6 +79,8 @@ struct Core {
     io: Arc<Io>,
     counters: Arc<Counters>,
     budget: Arc<Budget>,
+    /// For the rows that are kept in memory.
+    _resident: Option<Permit>,
     /// The epoch and sample that come next.
     position: (u64, u64),
     /// Where it began, or was moved to.
@@ -97,6 +102,7 @@ impl Core {
             io,
             ledger,
             neighbours,
+            loaded,
         } = opened;
         let counters = Arc::new(Counters::new(about(&plan), io.threads()));
         let mut caches: Vec<_> = plan
@@ -108,6 +114,7 @@ impl Core {
         if !caches.is_empty() {
             counters.probe(Box::new(move |metrics| metrics.cache = Some(CacheCounts::of(&caches))));
         }
+        counters.fetched(loaded.fetched);
         let budget = Budget::new(plan.memory_budget);
         let stores: Vec<_> = plan
             .sources
@@ -133,6 +140,7 @@ impl Core {
             bad_rows: BadRows::new(plan.on_bad_row),
             identity: plan.identity(),
             counters,
+            _resident: (loaded.held > 0).then(|| budget.take(loaded.held)),
             budget,
             plan: Arc::new(plan),
             io,

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::budget::Permit;
 use crate::fetch::{Chunk, Fetched, Wanted, byte_ranges, selection};
 use crate::horizon::part;
+use crate::metrics::Counters;
 use crate::sparse::{HEADER_BYTES, Source, SparseBytes};
 
 /// Fewest and most bytes that are read at a time of a column chunk of which nobody knows where its pages are.
@@ -45,6 +46,7 @@ pub(crate) struct Slice {
 
 /// What a slice needs beside its run.
 pub(crate) struct Streaming {
+    pub(crate) counters: Arc<Counters>,
     pub(crate) dataset: Arc<Dataset>,
     pub(crate) io: Handle,
     /// Changes, or is closed, when the reader is dropped.
@@ -59,7 +61,11 @@ pub(crate) async fn open(
     streaming: Streaming,
 ) -> Result<(Fetched, Slice)> {
     let file = wanted.dataset.file_of(wanted.piece);
-    let footer = wanted.footers.get_for_views(wanted.dataset, wanted.piece).await?;
+    // Ranges of remote files that were fetched as one share a buffer, which a view of one page would keep in memory.
+    let footer = match wanted.dataset.store().url().to_file_path() {
+        Some(_) => wanted.footers.get_for_views(wanted.dataset, wanted.piece).await?,
+        None => wanted.footers.get(wanted.dataset, wanted.piece).await?,
+    };
     let metadata = footer.metadata();
     let projection = wanted.columns.projection(metadata.file_metadata().schema_descr())?;
     let row_group = wanted.piece.row_group as usize;
@@ -315,8 +321,12 @@ impl Source for Stream {
                 _ = stop.wait_for(|stop| *stop) => Err(Error::new(ErrorKind::Cancelled, "the reader was dropped")),
             }
         };
+        let mut counted = self.streaming.counters.fetch();
+        counted.begin();
         let bytes = self.streaming.io.block_on(read)?.pop();
+        drop(counted);
         let bytes = bytes.ok_or_else(|| Error::internal("a range was fetched without bytes"))?;
+        self.streaming.counters.fetched(bytes.len() as u64);
         Ok((start, bytes))
     }
 

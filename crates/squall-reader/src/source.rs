@@ -20,6 +20,7 @@ use crate::ngram::{Layout, NGram};
 use crate::order::{Order, OrderOptions, Shuffle};
 use crate::pack::pack;
 use crate::report::SelectionReport;
+use crate::resident::Resident;
 use crate::sampler::{Draws, Sampler};
 use crate::scan::Scan;
 use crate::select::Selection;
@@ -49,6 +50,8 @@ pub(crate) struct SourceOptions {
     pub(crate) lanes: Option<u64>,
     pub(crate) window: Option<u64>,
     pub(crate) cache: Option<CacheOptions>,
+    /// Whether the selected rows are read once and kept.
+    pub(crate) in_memory: bool,
 }
 
 /// A dataset that is open, its rows selected.
@@ -74,6 +77,9 @@ pub(crate) struct Source {
     /// The columns of batches, decoded, but for images that are shown in part: these stay cells.
     pub(crate) decoded: Arc<Schema>,
     images: Option<Arc<Images>>,
+    /// Whether the selected rows are to be kept in memory, and where they are once they were read.
+    pub(crate) in_memory: bool,
+    pub(crate) resident: Option<Arc<Resident>>,
     pub(crate) transform: TransformSpec,
     /// Where samples are windows of rows.
     pub(crate) layout: Option<Layout>,
@@ -105,10 +111,14 @@ impl Source {
 
     /// The least memory that its windows need, and two batches of so many rows.
     pub(crate) fn least_memory(&self, rows_of_batch: u64) -> Least {
-        let lanes = self.lanes();
+        let lanes = match self.in_memory {
+            true => 0,
+            false => self.lanes(),
+        };
         let window = match self.order.shuffle {
+            _ if self.in_memory => 0,
             Shuffle::Full => self.len(),
-            Shuffle::None | Shuffle::Windows => self.order.window.min(self.len().div_ceil(lanes)),
+            Shuffle::None | Shuffle::Windows => self.order.window.min(self.len().div_ceil(lanes.max(1))),
         };
         Least {
             lanes,
@@ -173,6 +183,7 @@ impl SourceOptions {
             ("the number of lanes", self.lanes.is_some()),
             ("the window", self.window.is_some()),
             ("the local cache", self.cache.is_some()),
+            ("the rows in memory", self.in_memory),
         ];
         let found = given
             .into_iter()
@@ -212,6 +223,11 @@ impl SourceOptions {
             None => self.transform.schema(&decoded)?,
         };
         let transformed = self.transform.is_given();
+        if self.in_memory && self.ngram.is_some() {
+            return Err(Error::unsupported(
+                "rows are kept in memory one by one: in_memory cannot be given with an n-gram",
+            ));
+        }
         let span = self.ngram.as_ref().map_or(Ok(1), NGram::span)?;
         let layout = match &self.ngram {
             Some(_) if !self.view.packs.is_empty() => {
@@ -297,6 +313,8 @@ impl SourceOptions {
             samples,
             decoded,
             images: images.map(Arc::new),
+            in_memory: self.in_memory,
+            resident: None,
             transform: self.transform.clone(),
             layout,
             schema,

@@ -70,6 +70,11 @@ impl SparseBytes {
         bytes
     }
 
+    /// Whether what is not here is read when it is asked for.
+    pub(crate) fn is_streamed(&self) -> bool {
+        self.source.is_some()
+    }
+
     /// More parts, which are not needed from row `end` on.
     pub(crate) fn add(&self, parts: Vec<(u64, Bytes)>, end: u64, permit: Option<Permit>) {
         let mut held = self.held();

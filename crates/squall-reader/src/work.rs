@@ -17,7 +17,7 @@ use crate::bad_rows::{BadRow, OnBadRow};
 use crate::budget::{Budget, Permit};
 use crate::expand::{Expander, Samples};
 use crate::fetch::Fetched;
-use crate::gather::{BlockPool, Filling, Picked, Window, interleave_batches};
+use crate::gather::{BlockPool, Decoded, Picked, Window, interleave_batches};
 use crate::lane::Arrived;
 use crate::metrics::{Counters, Part as Work, bytes_of};
 use crate::plan::{PlannedBatch, ReadPlan};
@@ -190,7 +190,9 @@ impl Context {
 
     fn decode(&self, (window, mut permit): (&Window, Permit), cursor: &mut Cursor, parts: &[Part]) -> Result<()> {
         let source = &self.plan.sources[window.pass.source];
-        let mut filling = Filling::new(window, &source.gathering.layout, &self.blocks)?;
+        let layout = &source.gathering.layout;
+        let beside = layout.beside();
+        let mut decoded = Decoded::of_window(window, layout, &self.blocks)?;
         for part in parts {
             let file = source.dataset.file_of(&part.run.piece);
             let at = |error: Error| {
@@ -200,7 +202,16 @@ impl Context {
                     .at("URL", source.dataset.url())
             };
             let open = cursor.open.take();
-            let goes_on = |open: &Open| open.start == part.run.rows.start && open.next == part.rows.start;
+            let is_streamed = part.run.fetched.bytes.is_streamed();
+            let goes_on = |open: &Open| {
+                // A decoder of streamed columns passes over rows: a new one would look for its place from their beginning.
+                let is_there = open.next == part.rows.start || (is_streamed && open.next < part.rows.start);
+                open.start == part.run.rows.start && is_there
+            };
+            let passed = open
+                .as_ref()
+                .filter(|open| goes_on(open))
+                .map(|open| part.rows.start - open.next);
             let (mut decoder, permit) = match open.filter(goes_on) {
                 Some(open) => (open.decoder, open._permit),
                 None => {
@@ -219,8 +230,13 @@ impl Context {
                     (Box::new(new.map_err(at)?), permit)
                 }
             };
+            if let Some(passed) = passed.filter(|passed| *passed > 0) {
+                decoder.take(passed, &mut |_| Ok(())).map_err(at)?;
+            }
             let rows = part.rows.end - part.rows.start;
-            decoder.take(rows, &mut |batch| filling.push(&batch)).map_err(at)?;
+            decoder
+                .take(rows, &mut |batch| decoded.push(&batch, layout, &beside))
+                .map_err(at)?;
             if part.run.is_sliced {
                 part.run.fetched.bytes.forget(decoder.decoded());
             }
@@ -233,7 +249,6 @@ impl Context {
                 });
             }
         }
-        let decoded = filling.finish();
         self.counters.decoded(decoded.bytes());
         permit.resize(decoded.bytes());
         let decoded = decoded.with_permit(permit);

@@ -22,6 +22,7 @@ mod prometheus;
 mod pruning;
 mod questions;
 mod reading;
+mod resident;
 mod rows;
 mod sampling;
 mod spark;
