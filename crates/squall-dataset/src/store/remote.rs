@@ -256,6 +256,17 @@ impl Remote {
             if part.n_filled() > before {
                 patience.failures = 0;
             }
+            if part.head && failure.is_silent_refusal() {
+                match self.first_byte(path).await {
+                    Ok(version) => {
+                        part.version = Some(version);
+                        return Ok(());
+                    }
+                    // An empty object has no first byte.
+                    Err(said) if said.cause != Cause::Outside => failure = said,
+                    Err(_) => {}
+                }
+            }
             if failure.cause == Cause::Outside {
                 // An object that was replaced may be shorter.
                 failure = self.replaced(path, failure).await;
@@ -405,6 +416,21 @@ impl Remote {
         let got = store.get_opts(path, GetOptions::default().with_head(true));
         let got = timeout(self.options.read_timeout, got).await.ok()?.ok()?;
         Some(ObjectVersion::of(&got.meta))
+    }
+
+    /// What the object is now, by a read of one byte. An answer to HEAD has no body that says why it is refused: the
+    /// credentials may have expired, or an address may be signed for GET alone.
+    async fn first_byte(&self, path: &Path) -> Result<ObjectVersion, Failure> {
+        add(&self.counters.requests, 1);
+        let reply = Arc::new(Reply::default());
+        let mut options = GetOptions::default().with_range(Some(GetRange::Bounded(0..1)));
+        options.extensions.insert(reply.clone());
+        let store = self.current().store;
+        match timeout(self.options.read_timeout, store.get_opts(path, options)).await {
+            Ok(Ok(got)) => Ok(ObjectVersion::of(&got.meta)),
+            Ok(Err(error)) => Err(Failure::of(&error, &reply)),
+            Err(_) => Err(self.hung()),
+        }
     }
 
     async fn replaced(&self, path: &Path, mut failure: Failure) -> Failure {
