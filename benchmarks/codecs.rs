@@ -127,6 +127,9 @@ fn views(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// A library's decoder: from a cell into the bytes of a value.
+type Bare = fn(&[u8], &mut [u8]) -> Result<()>;
+
 /// Cells of one field, taken in turn.
 struct Set {
     field: Field,
@@ -134,7 +137,7 @@ struct Set {
     size: usize,
     cells: Vec<Vec<u8>>,
     /// Decodes one cell by the library alone.
-    bare: Option<fn(&[u8], &mut [u8]) -> Result<()>>,
+    bare: Option<Bare>,
 }
 
 impl Set {

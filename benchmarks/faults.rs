@@ -83,7 +83,11 @@ fn main() -> Result<()> {
         harmed.requests,
         harmed.longest.as_secs_f64()
     );
-    let faults: Vec<_> = harmed.faults.iter().map(|(fault, n)| format!("{fault:?} {n}")).collect();
+    let faults: Vec<_> = harmed
+        .faults
+        .iter()
+        .map(|(fault, n)| format!("{fault:?} {n}"))
+        .collect();
     println!("faults: {}; unharmed {}", faults.join(", "), harmed.passed);
     println!(
         "every row exactly once in each of the {} epochs, none hung",

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
-use squall::{BatchReader, BenchOptions, BenchReport, ByteSize, Error, bench, make_batch_reader};
+use squall::{BatchReader, BenchOptions, BenchReport, Error, bench, make_batch_reader};
 
 use crate::options::ReadOptions;
 use crate::{Failure, Format};
@@ -20,7 +20,7 @@ const MAX_SECONDS: f64 = 86_400.0;
 /// it. At the end it is given the same batches from memory: no loader can be faster than that.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  squall bench /data/train --batch-size 256 --columns pixels,label --step-ms 20 --duration 30\n  squall bench /data/train --workers 4 --format json"
+    after_help = "Example:\n  squall bench /data/train --batch-size 256 --columns pixels,label --step-ms 20 --duration 30\n  squall bench /data/table --pack features=f0,f1,f2 --workers 4 --memory-budget 512MiB --format json"
 )]
 pub(crate) struct Bench {
     #[command(flatten)]
@@ -46,15 +46,6 @@ pub(crate) struct Bench {
     /// How long the trainer takes for a step
     #[arg(long, value_name = "MS", default_value_t = 0.0, value_parser = milliseconds)]
     step_ms: f64,
-    /// Threads that decode and transform [default: as many as there are cores]
-    #[arg(long, value_name = "THREADS")]
-    workers: Option<usize>,
-    /// Bytes that the reader may hold at a time: 256MiB [default: 1GiB, or what windows and batches need]
-    #[arg(long, value_name = "BYTES")]
-    memory_budget: Option<ByteSize>,
-    /// Batches that are made ahead [default: twice the workers, and at least 4]
-    #[arg(long, value_name = "BATCHES")]
-    prefetch: Option<usize>,
     /// How the report is printed
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -87,15 +78,6 @@ impl Bench {
         };
         if self.rank_from_env {
             reader = reader.rank_from_env();
-        }
-        if let Some(workers) = self.workers {
-            reader = reader.workers(workers);
-        }
-        if let Some(bytes) = self.memory_budget {
-            reader = reader.memory_budget(bytes);
-        }
-        if let Some(batches) = self.prefetch {
-            reader = reader.prefetch(batches);
         }
         reader.build()
     }

@@ -8,6 +8,7 @@ mod cache;
 mod convert;
 mod inspect;
 mod json;
+mod machine;
 mod options;
 mod picture;
 mod plan;

@@ -1,9 +1,10 @@
 //! The options that `read` and `plan` share: what is read, in which order, and how it is divided.
 
 use clap::{Args, ValueEnum};
-use squall::{Error, Partition, ReaderBuilder, Remainder, Shuffle};
+use squall::{Error, OnBadRow, Partition, ReaderBuilder, Remainder, Shuffle};
 
 use crate::cache::Cache;
+use crate::machine::Machine;
 use crate::rows::Rows;
 
 /// Which rows and columns, in which order, in which batches.
@@ -29,6 +30,9 @@ pub(crate) struct ReadOptions {
     /// Read the columns whose whole names match one of these regular expressions
     #[arg(long, value_name = "RE")]
     columns_matching: Vec<String>,
+    /// Deliver scalar columns of one type as one array of this name: features=f0,f1,f2; may be given several times
+    #[arg(long, value_name = "NAME=COLUMNS", value_parser = pack)]
+    pack: Vec<Pack>,
     /// Take structs apart: a column a with a member b is read as a.b
     #[arg(long)]
     flatten_structs: bool,
@@ -53,12 +57,48 @@ pub(crate) struct ReadOptions {
     /// How rows are divided among the ranks
     #[arg(long, value_enum, default_value = "even")]
     partition: PartitionFlag,
+    /// What becomes of a row that cannot be decoded: fail, or skip:100 to put others in the place of up to 100
+    #[arg(long, value_name = "POLICY", default_value = "fail", value_parser = on_bad_row)]
+    on_bad_row: OnBadRow,
     #[command(flatten)]
     storage: Storage,
     #[command(flatten)]
     cache: Cache,
     #[command(flatten)]
+    machine: Machine,
+    #[command(flatten)]
     rows: Rows,
+}
+
+/// Columns that are delivered as one.
+#[derive(Debug, Clone)]
+struct Pack {
+    name: String,
+    columns: Vec<String>,
+}
+
+fn pack(text: &str) -> Result<Pack, String> {
+    let wrong = || format!("expected a name and columns such as features=f0,f1,f2, found {text:?}");
+    let (name, columns) = text.split_once('=').ok_or_else(wrong)?;
+    let columns: Vec<_> = columns.split(',').map(|column| column.trim().to_owned()).collect();
+    if name.is_empty() || columns.iter().any(String::is_empty) {
+        return Err(wrong());
+    }
+    Ok(Pack {
+        name: name.to_owned(),
+        columns,
+    })
+}
+
+fn on_bad_row(text: &str) -> Result<OnBadRow, String> {
+    let at_most = text.strip_prefix("skip:").map(str::parse);
+    match (text, at_most) {
+        ("fail", _) => Ok(OnBadRow::Fail),
+        (_, Some(Ok(at_most))) => Ok(OnBadRow::Skip { at_most }),
+        _ => Err(format!(
+            "expected fail, or skip: and how many rows at most as in skip:100, found {text:?}"
+        )),
+    }
 }
 
 /// How stores are reached.
@@ -134,9 +174,10 @@ impl ReadOptions {
                 RemainderFlag::Keep => Remainder::Keep,
             })
             .partition(self.partition())
+            .on_bad_row(self.on_bad_row)
             .time_zone(&self.time_zone);
         reader = self.storage.apply(reader)?;
-        reader = self.cache.apply(reader);
+        reader = self.machine.apply(self.cache.apply(reader));
         let shuffle = match (self.shuffle, self.no_shuffle) {
             (Some(ShuffleFlag::None), _) | (None, true) => Some(Shuffle::None),
             (Some(ShuffleFlag::Windows), _) => Some(Shuffle::Windows),
@@ -157,6 +198,9 @@ impl ReadOptions {
         }
         if let Some(names) = &self.columns {
             reader = reader.columns(names.iter().map(|name| name.trim()));
+        }
+        for pack in &self.pack {
+            reader = reader.pack(&pack.name, &pack.columns);
         }
         if self.flatten_structs {
             reader = reader.flatten_structs();

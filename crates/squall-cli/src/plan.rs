@@ -31,12 +31,6 @@ pub(crate) struct Plan {
     /// How often the rows are read, for the number of all steps
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     epochs: u64,
-    /// Threads of each rank, for its memory [default: as many as there are cores here]
-    #[arg(long, value_name = "N")]
-    workers: Option<usize>,
-    /// Batches that each rank makes before they are asked for, for its memory [default: twice the workers, at least 4]
-    #[arg(long, value_name = "N")]
-    prefetch: Option<usize>,
     /// Print where the samples of a step are stored, instead of the figures
     #[arg(long, value_name = "STEP", conflicts_with = "where_is")]
     explain: Option<u64>,
@@ -92,15 +86,9 @@ fn stored_row(text: &str) -> Result<StoredRow, String> {
 impl Plan {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let url = DatasetUrl::parse(&self.options.url)?;
-        let mut reader = self
+        let reader = self
             .options
             .apply(make_batch_reader(&self.options.url), Some(self.rank))?;
-        if let Some(threads) = self.workers {
-            reader = reader.workers(threads);
-        }
-        if let Some(batches) = self.prefetch {
-            reader = reader.prefetch(batches);
-        }
         if self.explain.is_some() || self.where_is.is_some() {
             let text = self.answer(&reader.build()?)?;
             return self.write(&text);

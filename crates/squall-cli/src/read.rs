@@ -18,7 +18,7 @@ use crate::{Failure, save};
 /// Reads a dataset as one rank of a training run would, and prints its rows.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  squall read /data/train --rank 0 --world-size 2 --seed 7 --columns id,label --format jsonl | head"
+    after_help = "Example:\n  squall read /data/train --rank 0 --world-size 2 --seed 7 --columns id,label --format jsonl | head\n  squall read /data/table --pack features=f0,f1,f2 --arrays values --memory-budget 256MiB --max-batches 1"
 )]
 pub(crate) struct Read {
     #[command(flatten)]
@@ -89,6 +89,9 @@ impl Read {
             writeln!(out, "{}", json!({ "rows": n_rows, "batches": n_batches }))?;
         }
         out.flush()?;
+        for bad in reader.bad_rows() {
+            eprintln!("squall: skipped: {bad}");
+        }
         if let Some(path) = &self.state_out {
             save(path, &(reader.state().to_json() + "\n"), "the state")?;
         }

@@ -3,7 +3,7 @@
 use squall_testkit::{Layout, Table};
 use tempfile::TempDir;
 
-use crate::{converted, fail, ids, read, succeed};
+use crate::{converted, fail, ids, read, squall, succeed};
 
 #[test]
 fn columns_rows_and_shards_are_selected() {
@@ -213,4 +213,84 @@ fn rows_are_drawn_by_a_column() {
     assert_eq!(ids(&[half("0"), half("1")].concat()), ids(&drawn));
     let message = fail(2, &["read", &dataset.url, "--samples", "5"]);
     assert!(message.contains("give --balance or --weight"), "{message}");
+}
+
+#[test]
+fn columns_are_packed_within_a_budget() {
+    let source = converted();
+    let directory = TempDir::new().expect("a directory");
+    let url = directory.path().join("floats").display().to_string();
+    let sql = "SELECT id, CAST(id AS DOUBLE) AS a, CAST(id * 2 AS DOUBLE) AS b FROM source";
+    succeed(&["convert", &source.url, &url, "--sql", sql]);
+    let flags = [
+        &url[..],
+        "--pack",
+        "features=b, a",
+        "--memory-budget",
+        "16MiB",
+        "--workers",
+        "1",
+    ];
+    let rows = read(&[&flags[..], &["--no-shuffle", "--arrays", "values", "--prefetch", "1"]].concat());
+    assert_eq!(rows[7]["row"], serde_json::json!({"id": 7, "features": [14.0, 7.0]}));
+    assert_eq!(rows.len(), 120);
+    let plan = |budget: &str| -> serde_json::Value {
+        let flags = [
+            "plan",
+            &url,
+            "--pack",
+            "features=a,b",
+            "--memory-budget",
+            budget,
+            "--format",
+            "json",
+        ];
+        serde_json::from_str(&succeed(&flags)).expect("JSON")
+    };
+    assert_eq!(plan("16MiB")["rows"], 120);
+    succeed(&[&["bench"], &flags[..], &["--batches", "4"]].concat());
+
+    let small = fail(2, &["read", &url, "--memory-budget", "1KiB"]);
+    assert!(small.contains("budget"), "{small}");
+    for wrong in ["features", "=a,b", "features=a,,b", "features="] {
+        let message = fail(2, &["read", &url, "--pack", wrong]);
+        assert!(message.contains("such as features=f0,f1,f2"), "{message}");
+    }
+    let unknown = fail(2, &["read", &url, "--pack", "features=a,c"]);
+    assert!(unknown.contains("no column \"c\""), "{unknown}");
+}
+
+#[test]
+fn bad_rows_are_skipped_and_named() {
+    let table = Table::write(&Layout::default());
+    let directory = TempDir::new().expect("a directory");
+    let url = directory.path().join("cells").display().to_string();
+    succeed(&["convert", &table.url(), &url, "--petastorm", "--compression", "none"]);
+    // The magic number of one npy cell.
+    let file = std::fs::read_dir(&url)
+        .expect("the dataset")
+        .map(|entry| entry.expect("a file").path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "parquet"))
+        .expect("a file of rows");
+    let mut bytes = std::fs::read(&file).expect("rows");
+    let cell = bytes.windows(6).position(|window| window == b"\x93NUMPY");
+    bytes[cell.expect("a cell") + 1] = b'n';
+    std::fs::write(&file, bytes).expect("written");
+
+    let flags = ["read", &url, "--format", "none", "--arrays", "values"];
+    fail(1, &flags);
+    fail(1, &[&flags[..], &["--on-bad-row", "skip:0"]].concat());
+    let output = squall(&[&flags[..], &["--on-bad-row", "skip:1"]].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "{\"rows\":120,\"batches\":2}\n"
+    );
+    assert!(
+        errors.starts_with("squall: skipped: ") && errors.contains("row ") && errors.lines().count() == 1,
+        "{errors}"
+    );
+    let wrong = fail(2, &["read", &url, "--on-bad-row", "skip"]);
+    assert!(wrong.contains("skip:100"), "{wrong}");
 }

@@ -282,6 +282,20 @@ fn credentials_are_read_anew_once() {
     assert_eq!(store.metrics().renewals, 1);
 }
 
+/// A refused HEAD says nothing of why.
+#[test]
+fn the_reason_of_a_refused_head_is_asked_for() {
+    let place = scripted(&[Fault::Expired; 2]);
+    let store = place.store(&place.options());
+    let head = || place.runtime.block_on(store.head(&"blob".into()));
+    assert_eq!(head().expect("an answer").expect("an object").size, BLOB as u64);
+    assert_eq!((store.metrics().renewals, place.proxy.requests()), (1, 3));
+    // An address that is signed for GET alone.
+    place.proxy.next([Some(Fault::Expired)]);
+    assert_eq!(head().expect("an answer").expect("an object").size, BLOB as u64);
+    assert_eq!((store.metrics().renewals, place.proxy.requests()), (1, 5));
+}
+
 #[test]
 fn all_faults_together_lose_nothing() {
     let place = Place::new(FaultOptions {

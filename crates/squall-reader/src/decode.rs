@@ -6,7 +6,11 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, BinaryArray, RecordBatch, RecordBatchOptions};
 use arrow_schema::{Field as ArrowField, Schema as ArrowSchema};
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelectionPolicy};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelectionPolicy,
+};
+use parquet::errors::{ParquetError, Result as ParquetResult};
 use squall_schema::arrow::schema_to_arrow;
 use squall_schema::calendar::HybridCalendar;
 use squall_schema::columns::{column_from_values, normalise};
@@ -14,6 +18,7 @@ use squall_schema::{DType, Error, ErrorKind, Field, Result, Value};
 
 use crate::columns::Columns;
 use crate::fetch::{Fetched, selection};
+use crate::sparse::SparseBytes;
 use crate::transform::record_batch;
 
 /// Most rows that are decoded at a time. Above it nothing is gained.
@@ -22,6 +27,7 @@ pub(crate) const DECODE_ROWS: u64 = 8192;
 /// Decodes the rows of one fetched run, in order, in as many calls as the caller likes.
 pub(crate) struct Decoder {
     reader: ParquetRecordBatchReader,
+    source: Source,
     /// Decoded rows that nobody asked for yet.
     left: Option<RecordBatch>,
     /// The rows of the row group that come next, ascending.
@@ -51,17 +57,19 @@ impl Decoder {
         let row_group = fetched.footer.metadata().row_group(fetched.row_group);
         let rows_in_group =
             u64::try_from(row_group.num_rows()).map_err(|_| Error::corrupt("a row group of negative length"))?;
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(fetched.bytes.clone(), fetched.footer.clone())
-            .with_projection(fetched.projection.clone())
-            .with_row_groups(vec![fetched.row_group])
-            .with_row_selection(selection(&rows, rows_in_group))
-            // A mask would read the pages in between, which are not here.
-            .with_row_selection_policy(RowSelectionPolicy::Selectors)
-            .with_batch_size(rows_at_once.min(DECODE_ROWS) as usize)
-            .build()
-            .map_err(corrupt)?;
+        let source = Source {
+            bytes: fetched.bytes.clone(),
+            footer: fetched.footer.clone(),
+            projection: fetched.projection.clone(),
+            row_group: fetched.row_group,
+            rows_in_group,
+            rows_at_once: rows_at_once.min(DECODE_ROWS) as usize,
+        };
         Ok(Self {
-            reader,
+            reader: source
+                .reader(&rows, source.projection.clone())
+                .map_err(|error| corrupt(error, None))?,
+            source,
             left: None,
             rows,
             decoded: 0,
@@ -111,7 +119,7 @@ impl Decoder {
 
     fn decode(&mut self) -> Result<RecordBatch> {
         let batch = match self.reader.next() {
-            Some(batch) => batch.map_err(|error| corrupt(error.into()))?,
+            Some(batch) => batch.map_err(|error| corrupt(error.into(), self.source.damaged(&self.rows)))?,
             None => return Err(Error::corrupt("the row group has fewer rows than its footer says")),
         };
         let rows = batch.num_rows();
@@ -130,6 +138,41 @@ impl Decoder {
             Some(row) => error.replace_place("row", row),
             None => error,
         }
+    }
+}
+
+/// What a decoder reads from.
+struct Source {
+    bytes: SparseBytes,
+    footer: ArrowReaderMetadata,
+    projection: ProjectionMask,
+    row_group: usize,
+    rows_in_group: u64,
+    rows_at_once: usize,
+}
+
+impl Source {
+    /// A reader of some of the columns.
+    fn reader(&self, rows: &[Range<u64>], columns: ProjectionMask) -> ParquetResult<ParquetRecordBatchReader> {
+        ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes.clone(), self.footer.clone())
+            .with_projection(columns)
+            .with_row_groups(vec![self.row_group])
+            .with_row_selection(selection(rows, self.rows_in_group))
+            // A mask would read the pages in between, which are not here.
+            .with_row_selection_policy(RowSelectionPolicy::Selectors)
+            .with_batch_size(self.rows_at_once)
+            .build()
+    }
+
+    /// The column that cannot be decoded. parquet's errors do not say which: each is decoded by itself.
+    fn damaged(&self, rows: &[Range<u64>]) -> Option<String> {
+        let schema = self.footer.parquet_schema();
+        let mut leaves = (0..schema.num_columns()).filter(|leaf| self.projection.leaf_included(*leaf));
+        let fails = |leaf: &usize| {
+            let reader = self.reader(rows, ProjectionMask::leaves(schema, [*leaf]));
+            reader.is_ok_and(|mut reader| reader.next().is_some_and(|batch| batch.is_err()))
+        };
+        leaves.find(fails).map(|leaf| schema.column(leaf).path().string())
     }
 }
 
@@ -200,6 +243,10 @@ fn skip_rows(runs: &[Range<u64>], mut skip: u64) -> Vec<Range<u64>> {
     left
 }
 
-fn corrupt(error: parquet::errors::ParquetError) -> Error {
-    Error::new(ErrorKind::Corrupt, "cannot decode the row group").with_source(error)
+fn corrupt(error: ParquetError, column: Option<String>) -> Error {
+    let found = Error::new(ErrorKind::Corrupt, "cannot decode the row group").with_source(error);
+    match column {
+        Some(column) => found.at("column", column),
+        None => found,
+    }
 }

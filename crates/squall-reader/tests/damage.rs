@@ -84,6 +84,38 @@ fn damaged_files_are_named() {
     );
 }
 
+/// A bit of a value is flipped: nothing but the checksum of its page can tell.
+#[test]
+fn a_flipped_bit_is_found_by_the_checksum_of_its_page() {
+    let stored = include_bytes!("checksums/spark.parquet");
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("part-0.parquet");
+    let url = directory.path().to_str().expect("UTF-8");
+    let read = || make_batch_reader(url).batch_size(16).build().expect("a reader");
+    std::fs::write(&path, stored).expect("written");
+    assert_eq!(batches(read()).concat().len(), 64);
+    for (column, value) in [
+        ("id", 40u64.to_le_bytes().to_vec()),
+        ("x", 20f64.to_le_bytes().to_vec()),
+        ("name", b"name-40".to_vec()),
+    ] {
+        let mut damaged = stored.to_vec();
+        let at = stored.windows(value.len()).position(|window| window == value);
+        damaged[at.expect("the value in its page")] ^= 1;
+        std::fs::write(&path, damaged).expect("written");
+        let mut reader = read();
+        let found = std::iter::from_fn(|| reader.next_samples())
+            .find_map(Result::err)
+            .expect("an error");
+        assert_eq!(found.kind(), ErrorKind::Corrupt);
+        let text = found.to_string();
+        let places = [column.to_owned(), "0".to_owned(), "part-0.parquet".to_owned()];
+        let named = ["column", "row group", "file"].map(|place| found.place(place).map(str::to_owned));
+        assert_eq!(named, places.map(Some), "{text}");
+        assert!(text.contains("checksum"), "{text}");
+    }
+}
+
 /// An error comes in its place: the batches before it are delivered, however far ahead the reader is.
 #[test]
 fn an_error_takes_its_place_in_the_order() {

@@ -76,13 +76,14 @@ fn counts_are_those_of_the_run() {
     assert_eq!(meter.metrics().wall, meter.metrics().wall);
 }
 
-/// Of each thread all time is told, but for what the driver needs to turn around.
+/// Of each thread all time is told, but for what the driver needs to turn around. The bounds are wide: on a busy machine a
+/// thread may wait for its turn where nothing counts.
 #[test]
 fn the_times_of_a_stage_make_its_whole() {
     let table = table();
     let reader = make_batch_reader(table.url())
         .batch_size(8)
-        .transform(slow(Duration::from_millis(3)))
+        .transform(slow(Duration::from_millis(10)))
         .workers(2);
     let mut reader = reader.build().expect("a reader");
     assert_eq!(reader.by_ref().filter(|batch| batch.is_ok()).count(), 15);
@@ -90,7 +91,8 @@ fn the_times_of_a_stage_make_its_whole() {
     let idle = metrics.build.starved + metrics.build.blocked;
     let told = (metrics.decode.busy + metrics.build.busy + idle).as_secs_f64();
     let whole = 2.0 * metrics.wall.as_secs_f64();
-    assert!((0.6..1.15).contains(&(told / whole)), "{told} of {whole}: {metrics:?}");
+    assert!((0.3..1.3).contains(&(told / whole)), "{told} of {whole}: {metrics:?}");
+    assert!(metrics.build.busy >= Duration::from_millis(150), "{metrics:?}");
 }
 
 #[test]
@@ -165,10 +167,10 @@ fn json_has_seconds() {
 fn processor_time_is_that_of_the_threads_that_load() {
     let table = table();
     let spec = TransformSpec::per_batch(|batch| {
-        let until = std::time::Instant::now() + Duration::from_millis(20);
-        while std::time::Instant::now() < until {
-            std::hint::spin_loop();
-        }
+        // Work, and not time: on a busy machine a thread has little of the processor in a given time.
+        (0..1_000_000u64).for_each(|n| {
+            std::hint::black_box(n);
+        });
         Ok(batch)
     });
     let reader = make_batch_reader(table.url()).batch_size(12).transform(spec).workers(2);
@@ -180,7 +182,7 @@ fn processor_time_is_that_of_the_threads_that_load() {
         metrics.cpu.process.expect("a time"),
     );
     // Other tests take processor time too, of this thread and of the process.
-    assert!(loading > Duration::from_millis(40), "{loading:?}");
+    assert!(loading > Duration::from_millis(2), "{loading:?}");
     assert!(
         loading <= process + Duration::from_millis(50),
         "{loading:?} of {process:?}"

@@ -13,6 +13,8 @@ use crate::{DatasetUrl, Scheme};
 /// The longest text of a store that an error repeats.
 const MAX_TEXT: usize = 300;
 
+/// The status of a request that may not be made.
+const FORBIDDEN: u16 = 403;
 /// Codes of S3, GCS and Azure for credentials that were good once.
 const EXPIRED: [&str; 6] = [
     "ExpiredToken",
@@ -125,7 +127,7 @@ impl Failure {
             (_, 401) => Cause::Expired,
             (_, 429 | 503) => Cause::Throttled,
             (_, 400..) if throttled => Cause::Throttled,
-            (_, 403) => Cause::Denied,
+            (_, FORBIDDEN) => Cause::Denied,
             (_, 408) => Cause::Timeout,
             (_, 400) if code == Some("RequestTimeout") => Cause::Timeout,
             (_, 416) => Cause::Outside,
@@ -152,6 +154,11 @@ impl Failure {
             retry_after: reply.retry_after(),
             found: None,
         }
+    }
+
+    /// Whether access was refused without a reason.
+    pub(super) fn is_silent_refusal(&self) -> bool {
+        self.cause == Cause::Denied && self.detail == format!("HTTP {FORBIDDEN}")
     }
 
     /// The error for the one who asked. `known` is what is known of the file from before.

@@ -30,6 +30,9 @@ use super::reply::Reply;
 use super::version::{ObjectVersion, Versions};
 use crate::{DatasetUrl, Scheme};
 
+/// How long the end of a body is awaited whose bytes are all here.
+const MOST_FOR_END: Duration = Duration::from_millis(100);
+
 /// The reading side of a store.
 pub(super) struct Remote {
     url: DatasetUrl,
@@ -244,11 +247,16 @@ impl Remote {
     }
 
     async fn read(&self, path: &Path, part: &mut Part<'_>) -> Result<(), Failure> {
-        let mut patience = Patience::new(&self.options);
+        let mut began: Option<Patience<'_>> = None;
         loop {
+            let permit = self.permit().await;
+            // Who waits for others has not begun to read.
+            let patience = began.get_or_insert_with(|| Patience::new(&self.options));
             let generation = self.current().generation;
             let before = part.n_filled();
-            let mut failure = match timeout(patience.left(), self.hedged(path, part)).await {
+            let tried = timeout(patience.left(), self.hedged(path, part)).await;
+            drop(permit);
+            let mut failure = match tried {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(failure)) => failure,
                 Err(_) => return Err(patience.end(None)),
@@ -256,13 +264,24 @@ impl Remote {
             if part.n_filled() > before {
                 patience.failures = 0;
             }
+            if part.head && failure.is_silent_refusal() {
+                match self.first_byte(path).await {
+                    Ok(version) => {
+                        part.version = Some(version);
+                        return Ok(());
+                    }
+                    // An empty object has no first byte.
+                    Err(said) if said.cause != Cause::Outside => failure = said,
+                    Err(_) => {}
+                }
+            }
             if failure.cause == Cause::Outside {
                 // An object that was replaced may be shorter.
                 failure = self.replaced(path, failure).await;
             } else if failure.cause == Cause::Replaced && failure.found.is_none() {
                 failure.found = self.look(path).await;
             }
-            self.wait(&mut patience, failure, generation).await?;
+            self.wait(patience, failure, generation).await?;
         }
     }
 
@@ -289,7 +308,6 @@ impl Remote {
 
     /// A request, and a second one where the first takes long and hedging is on. The first answer that is whole is taken.
     async fn hedged(&self, path: &Path, part: &mut Part<'_>) -> Result<(), Failure> {
-        let _permit = self.permit().await;
         let Some(after) = self.options.hedge_after else {
             return self.request(path, part).await;
         };
@@ -374,6 +392,11 @@ impl Remote {
         loop {
             let missing = part.missing();
             let missing = missing.end.saturating_sub(missing.start);
+            if missing == 0 {
+                // The end is awaited so that the connection can be used again, but not needed.
+                let _ = timeout(self.options.read_timeout.min(MOST_FOR_END), body.next()).await;
+                return Ok(());
+            }
             match timeout(self.options.read_timeout, body.next()).await {
                 Ok(Some(Ok(bytes))) => {
                     add(&self.counters.bytes, bytes.len() as u64);
@@ -381,7 +404,6 @@ impl Remote {
                     part.bytes.extend(&bytes[..n]);
                 }
                 Ok(Some(Err(error))) => return Err(Failure::of(&error, reply)),
-                Ok(None) if missing == 0 => return Ok(()),
                 Ok(None) => return Err(Failure::new(Cause::Truncated, format!("{missing} bytes are missing"))),
                 Err(_) => return Err(self.hung()),
             }
@@ -405,6 +427,21 @@ impl Remote {
         let got = store.get_opts(path, GetOptions::default().with_head(true));
         let got = timeout(self.options.read_timeout, got).await.ok()?.ok()?;
         Some(ObjectVersion::of(&got.meta))
+    }
+
+    /// What the object is now, by a read of one byte. An answer to HEAD has no body that says why it is refused: the
+    /// credentials may have expired, or an address may be signed for GET alone.
+    async fn first_byte(&self, path: &Path) -> Result<ObjectVersion, Failure> {
+        add(&self.counters.requests, 1);
+        let reply = Arc::new(Reply::default());
+        let mut options = GetOptions::default().with_range(Some(GetRange::Bounded(0..1)));
+        options.extensions.insert(reply.clone());
+        let store = self.current().store;
+        match timeout(self.options.read_timeout, store.get_opts(path, options)).await {
+            Ok(Ok(got)) => Ok(ObjectVersion::of(&got.meta)),
+            Ok(Err(error)) => Err(Failure::of(&error, &reply)),
+            Err(_) => Err(self.hung()),
+        }
     }
 
     async fn replaced(&self, path: &Path, mut failure: Failure) -> Failure {

@@ -72,7 +72,7 @@ fn a_slow_store_limits() {
     });
     let url = "memory://a-slow-store/table";
     in_memory(&table, url);
-    let mut reader = slow_reader(url, Duration::from_millis(8), None);
+    let mut reader = slow_reader(url, Duration::from_millis(30), None);
     let rows: usize = reader.by_ref().map(|batch| batch.expect("a batch").num_rows()).sum();
     let metrics = reader.metrics();
     assert_eq!(rows, 120);
@@ -101,7 +101,7 @@ fn a_small_budget_limits() {
     });
     let url = "memory://a-small-budget/table";
     in_memory(&table, url);
-    let mut reader = slow_reader(url, Duration::from_millis(4), Some(1));
+    let mut reader = slow_reader(url, Duration::from_millis(10), Some(1));
     let rows: usize = reader.by_ref().map(|batch| batch.expect("a batch").num_rows()).sum();
     let metrics = reader.metrics();
     assert_eq!(rows, 120);
