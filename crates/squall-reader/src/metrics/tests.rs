@@ -38,6 +38,7 @@ fn slow_reader(url: &str, wait: Duration, memory_budget: Option<u64>) -> BatchRe
         io,
         ledger,
         neighbours,
+        loaded,
     } = builder.into_options().open().expect("a plan");
     let mut sources = plan.sources.to_vec();
     let config = ThrottleConfig {
@@ -57,6 +58,7 @@ fn slow_reader(url: &str, wait: Duration, memory_budget: Option<u64>) -> BatchRe
         io,
         ledger,
         neighbours,
+        loaded,
     })
 }
 
