@@ -59,6 +59,7 @@ fn slow_reader(url: &str, wait: Duration, memory_budget: Option<u64>) -> BatchRe
         io,
         ledger,
         neighbours,
+        loaded,
     })
 }
 
