@@ -54,7 +54,6 @@ fn slow_reader(url: &str, wait: Duration, memory_budget: Option<u64>) -> BatchRe
         ..plan
     };
     BatchReader::new(Opened {
-        loaded,
         plan,
         io,
         ledger,
