@@ -1,4 +1,5 @@
-//! Epochs from memory beside epochs that are read: rows a second of each, and how long it takes until the first.
+//! Epochs from memory beside epochs that are read: rows a second of each, seconds of CPU that a row takes, which other work on the
+//! machine changes little, and how long it takes until the first.
 //!
 //! ```text
 //! cargo run --release -p squall-benchmarks --no-default-features --bin in_memory -- png tabular
@@ -9,6 +10,7 @@ use std::time::Instant;
 use clap::Parser;
 use squall::{BatchReader, ByteSize, ReaderBuilder, Shuffle, make_batch_reader};
 use squall_benchmarks::Result;
+use squall_benchmarks::process::cpu_seconds;
 use squall_benchmarks::sets::Set;
 
 /// Measures readers that keep their rows in memory, on sets that sets.py makes.
@@ -58,19 +60,26 @@ fn measure(what: &str, reader: ReaderBuilder<BatchReader>) -> Result<()> {
     let built = began.elapsed().as_secs_f64();
     let (mut rows, mut epoch, mut started) = (0, 0, Instant::now());
     let mut rates = Vec::new();
+    let (mut cpu, mut later_rows) = (0.0, 0);
     while let Some(batch) = reader.next_samples() {
         let batch = batch?;
         if batch.epoch > epoch {
             rates.push(rows as f64 / started.elapsed().as_secs_f64());
+            if epoch == 0 {
+                cpu = cpu_seconds()?;
+            } else {
+                later_rows += rows;
+            }
             (rows, epoch, started) = (0, batch.epoch, Instant::now());
         }
         rows += batch.columns.num_rows();
     }
     rates.push(rows as f64 / started.elapsed().as_secs_f64());
+    let cpu = (cpu_seconds()? - cpu) * 1e9 / (later_rows + rows) as f64;
     let later = rates[1..].iter().copied().fold(0.0, f64::max);
     let held = reader.metrics().memory.high_water >> 20;
     println!(
-        "{what:<28} built in {built:>6.2} s, epoch 1 {:>11.0} rows/s, later {later:>11.0} rows/s, {held} MiB",
+        "{what:<28} built in {built:>6.2} s, epoch 1 {:>11.0} rows/s, later {later:>11.0} rows/s and {cpu:>6.0} ns of CPU a row, {held} MiB",
         rates[0]
     );
     Ok(())

@@ -292,12 +292,8 @@ impl<'a> Picked<'a> {
             }
             let (order, stretch) = (&window.pass.order, &batch.stretches[pick.stretch]);
             let table = window.decoded.get().map_or(&[][..], |decoded| &decoded.stored);
-            for q in pick.rows.clone() {
-                let at = q - window.rows.start;
-                let stored = match table.get(at as usize) {
-                    Some(stored) => u64::from(*stored),
-                    None => window.permutation.get(at),
-                };
+            let own = pick.rows.start - window.rows.start..pick.rows.end - window.rows.start;
+            let mut put = |at: u64, stored: u64| {
                 let out = outs.next().unwrap_or_default();
                 taken.push(Taken {
                     window: windows.len() as u32 - 1,
@@ -307,7 +303,7 @@ impl<'a> Picked<'a> {
                 stored_of[out as usize] = stored;
                 let identity = RowId {
                     epoch: batch.epoch,
-                    sample: stretch.number(q * order.lanes() + window.lane),
+                    sample: stretch.number((window.rows.start + at) * order.lanes() + window.lane),
                     padded: stretch.layer > 0,
                     ..RowId::default()
                 };
@@ -316,6 +312,10 @@ impl<'a> Picked<'a> {
                 if let Some(own) = places.get_mut(out as usize) {
                     *own = place;
                 }
+            };
+            match table.get(own.start as usize..own.end as usize) {
+                Some(table) => own.zip(table).for_each(|(at, stored)| put(at, u64::from(*stored))),
+                None => window.permutation.each_of(own, put),
             }
         }
         Self {

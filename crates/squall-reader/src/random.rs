@@ -7,6 +7,8 @@
 //! The algorithms are written out here because those of the rand crates may change between releases. The golden
 //! vectors in the tests hold them; a change of any of them needs a new [`ORDER_VERSION`](crate::ORDER_VERSION).
 
+use std::ops::Range;
+
 use chacha20::ChaCha8Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -106,11 +108,19 @@ impl Permutation {
     }
 
     /// Calls `f` with each of `0..n` in order and where it goes. Several times as fast as asking for each.
-    pub(crate) fn each(&self, n: u64, mut f: impl FnMut(u64, u64)) {
+    pub(crate) fn each(&self, n: u64, f: impl FnMut(u64, u64)) {
+        self.each_of(0..n, f);
+    }
+
+    /// Calls `f` with each of these in order and where it goes.
+    pub(crate) fn each_of(&self, rows: Range<u64>, mut f: impl FnMut(u64, u64)) {
         match self {
-            Self::Identity => (0..n).for_each(|i| f(i, i)),
-            Self::Table(table) => (0..n).zip(table).for_each(|(i, image)| f(i, u64::from(*image))),
-            Self::Feistel(feistel) => feistel.each(n, f),
+            Self::Identity => rows.for_each(|i| f(i, i)),
+            Self::Table(table) => {
+                let images = &table[rows.start as usize..rows.end as usize];
+                rows.zip(images).for_each(|(i, image)| f(i, u64::from(*image)));
+            }
+            Self::Feistel(feistel) => feistel.each_of(rows, f),
         }
     }
 
@@ -152,10 +162,10 @@ impl Feistel {
     }
 
     /// The rounds of one value wait for each other; those of several do not.
-    fn each(&self, n: u64, mut f: impl FnMut(u64, u64)) {
+    fn each_of(&self, rows: Range<u64>, mut f: impl FnMut(u64, u64)) {
         const AT_ONCE: usize = 8;
-        let mut i = 0;
-        while i + AT_ONCE as u64 <= n {
+        let mut i = rows.start;
+        while i + AT_ONCE as u64 <= rows.end {
             let mut low: [u64; AT_ONCE] = std::array::from_fn(|k| (i + k as u64) & self.low_mask);
             let mut high: [u64; AT_ONCE] = std::array::from_fn(|k| (i + k as u64) >> self.low_bits);
             for (round, key) in self.keys.iter().enumerate() {
@@ -169,7 +179,7 @@ impl Feistel {
             }
             i += AT_ONCE as u64;
         }
-        (i..n).for_each(|i| f(i, self.get(i)));
+        (i..rows.end).for_each(|i| f(i, self.get(i)));
     }
 
     fn round(&self, round: usize, key: u64, low: &mut u64, high: &mut u64) {
@@ -215,6 +225,9 @@ mod tests {
         let mut seen = vec![false; n as usize];
         let mut each = Vec::new();
         permutation.each(n, |i, image| each.push((i, image)));
+        let mut part = Vec::new();
+        permutation.each_of(n / 3..n - n / 4, |i, image| part.push((i, image)));
+        assert_eq!(part, each[(n / 3) as usize..(n - n / 4) as usize]);
         for i in 0..n {
             let image = permutation.get(i) as usize;
             assert_eq!(each[i as usize], (i, image as u64));
