@@ -24,7 +24,21 @@ const NEVER: [(&str, &str, &[&str]); 10] = [
             "mozjpeg*",
         ],
     ),
-    ("squall-dataset", "", &["datafusion*", "ballista*", "tch", "torch-sys"]),
+    (
+        "squall-dataset",
+        "",
+        &[
+            "datafusion*",
+            "ballista*",
+            "tch",
+            "torch-sys",
+            // Only behind the stores' features: who reads local files needs no HTTP and no cryptography.
+            "reqwest",
+            "hyper",
+            "ring",
+            "hdfs-native*",
+        ],
+    ),
     ("squall-reader", "", &["datafusion*", "ballista*", "tch", "torch-sys"]),
     (
         "squall-reader",
@@ -37,7 +51,17 @@ const NEVER: [(&str, &str, &[&str]); 10] = [
     (
         "squall",
         "reader",
-        &["datafusion*", "ballista*", "tch", "torch-sys", "mozjpeg*"],
+        &[
+            "datafusion*",
+            "ballista*",
+            "tch",
+            "torch-sys",
+            "mozjpeg*",
+            "reqwest",
+            "hyper",
+            // An allocator is the program's choice, never a library's.
+            "mimalloc",
+        ],
     ),
     (
         "squall",
