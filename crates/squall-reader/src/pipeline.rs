@@ -48,7 +48,7 @@ pub(crate) const PLAN_AHEAD: usize = 32;
 /// Most windows that are decoded ahead of those that batches in work need. They take memory for a long time; their bytes are
 /// fetched before anyway.
 pub(crate) fn windows_ahead(lanes: u64, workers: u64) -> u64 {
-    (lanes / 4).max(2 * workers)
+    (lanes / 4).max(2 * workers).min(lanes)
 }
 
 /// A running pipeline. Batches come in order, errors included; after an error there are no more.
@@ -272,7 +272,9 @@ impl Driver {
                 return;
             }
             let finished = self.schedule.is_none() && self.planned.is_empty() && self.in_work == 0;
-            if finished && self.done.is_empty() {
+            // What was fetched ahead is counted as long as somebody still takes batches.
+            let is_taken = self.n_fetches == 0 || self.batches.is_empty();
+            if finished && self.done.is_empty() && is_taken {
                 return;
             }
             self.context.counters.drive(Some(self.doing()));

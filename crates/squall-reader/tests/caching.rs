@@ -191,7 +191,7 @@ fn row_groups_larger_than_the_budget_are_kept_in_slices() {
     let reader = |limit: u64| {
         let reader = setting.reader(limit).lanes(2).window(8).prefetch(1).workers(1);
         reader
-            .memory_budget(ByteSize::kib(1536))
+            .slice_size(ByteSize::kib(96))
             .epochs(3)
             .build()
             .expect("a reader")
