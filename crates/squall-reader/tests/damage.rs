@@ -93,7 +93,8 @@ fn a_flipped_bit_is_found_by_the_checksum_of_its_page() {
     let url = directory.path().to_str().expect("UTF-8");
     let read = || make_batch_reader(url).batch_size(16).build().expect("a reader");
     std::fs::write(&path, stored).expect("written");
-    assert_eq!(batches(read()).concat().len(), 64);
+    let rows: usize = read().map(|batch| batch.expect("a batch").num_rows()).sum();
+    assert_eq!(rows, 64);
     for (column, value) in [
         ("id", 40u64.to_le_bytes().to_vec()),
         ("x", 20f64.to_le_bytes().to_vec()),
