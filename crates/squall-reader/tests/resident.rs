@@ -335,7 +335,7 @@ fn what_does_not_fit_is_said_with_numbers() {
         budget(40_000),
         &[
             "90 selected rows",
-            "at least 54450 bytes",
+            "at least 54720 bytes",
             "budget of 40000 bytes",
             "more memory",
         ],
@@ -343,7 +343,7 @@ fn what_does_not_fit_is_said_with_numbers() {
     check(
         budget(1000),
         &[
-            "too small: two batches of 1 rows of 604 bytes take 1208",
+            "too small: expected at least 1380, for two batches of 1 rows of 604 bytes take 1208",
             "or smaller batches",
         ],
     );
