@@ -124,7 +124,8 @@ impl Source {
             lanes,
             window,
             rows_of_batch: rows_of_batch.min(self.len()),
-            slice: slice_size.unwrap_or(LEAST_SLICE_BYTES),
+            // A slice has whole pages, however small it is to be.
+            slice: slice_size.unwrap_or(0).max(LEAST_SLICE_BYTES),
             footprint: self.footprint,
         }
     }
