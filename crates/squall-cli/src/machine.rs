@@ -12,7 +12,7 @@ pub(crate) struct Machine {
     /// Bytes that the reader may hold at a time: 256MiB [default: 1GiB, or what windows and batches need]
     #[arg(long, value_name = "BYTES")]
     memory_budget: Option<ByteSize>,
-    /// Batches that are made ahead [default: twice the workers, and at least 4]
+    /// Batches that are made ahead [default: 4 MiB of them, at most 32, at least 4 and twice the workers]
     #[arg(long, value_name = "BATCHES")]
     prefetch: Option<usize>,
 }

@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use squall::{
-    BatchReader, ByteSize, Error, ErrorKind, Ledger, Partition, ReaderState, Row, SampleBatch, columns,
-    make_batch_reader,
+    BatchReader, Error, ErrorKind, Ledger, Partition, ReaderState, Row, SampleBatch, columns, make_batch_reader,
 };
 
 use crate::json::{self, Arrays};
@@ -44,9 +43,6 @@ pub(crate) struct Read {
     /// Stop after so many batches
     #[arg(long, value_name = "N")]
     max_batches: Option<u64>,
-    /// Bytes that the reader may hold at a time: 256MiB [default: 1GiB, or what windows and batches need]
-    #[arg(long, value_name = "BYTES")]
-    memory_budget: Option<ByteSize>,
     /// How rows are printed
     #[arg(long, value_enum, default_value = "jsonl")]
     format: RowFormat,
@@ -111,9 +107,6 @@ impl Read {
         }
         if let Some(directory) = &self.ledger {
             reader = reader.ledger(Ledger::new(directory));
-        }
-        if let Some(bytes) = self.memory_budget {
-            reader = reader.memory_budget(bytes);
         }
         if let Arrays::Digest = self.arrays {
             reader = reader.keep_encoded(json::needs_cells);

@@ -13,6 +13,9 @@ const DECODE_BYTES: u64 = 512 << 10;
 const PAGE_BYTES: u64 = 1 << 20;
 const PAGE_ROWS: u64 = 20_000;
 
+/// Fewest bytes of a slice where none are given: less is not worth a request.
+pub(crate) const LEAST_SLICE_BYTES: u64 = 64 << 10;
+
 /// The memory of a reader where none is given, if its windows and batches need no more than half of it.
 pub const DEFAULT_MEMORY_BUDGET: u64 = 1 << 30;
 
@@ -26,6 +29,8 @@ pub(crate) struct Footprint {
     pub(crate) decode_rows: u64,
     /// Bytes of the pages that its decoder holds, about.
     pub(crate) pages: u64,
+    /// Bytes of the largest row group.
+    pub(crate) row_group: u64,
 }
 
 impl Footprint {
@@ -50,8 +55,13 @@ impl Footprint {
         let page = |field: &Field| {
             fixed_bytes(field).map_or(PAGE_BYTES, |size| size.saturating_mul(PAGE_ROWS).min(PAGE_BYTES))
         };
+        let row_group = dataset.pieces().iter().map(|piece| piece.uncompressed_bytes).max();
+        let row_group = row_group.unwrap_or(0);
+        let pages = stored_fields.iter().map(page).fold(0, u64::saturating_add);
         Self {
-            pages: stored_fields.iter().map(page).fold(0, u64::saturating_add),
+            // No decoder holds more than a row group has.
+            pages: pages.min(row_group),
+            row_group,
             stored,
             delivered: total(delivered).max(1),
             decode_rows,
@@ -59,13 +69,15 @@ impl Footprint {
     }
 }
 
-/// The least memory that these windows and batches need: a window of each lane with the rows that are decoded beyond it and the
-/// pages that they come from, and two batches.
+/// The least memory that these windows and batches need: a window of each lane with the rows that are decoded beyond it, the
+/// pages that they come from, a slice and the one behind it, and two batches.
 pub(crate) struct Least {
     /// None where rows are kept in memory: no window is read.
     pub(crate) lanes: u64,
     pub(crate) window: u64,
     pub(crate) rows_of_batch: u64,
+    /// Bytes of a slice.
+    pub(crate) slice: u64,
     pub(crate) footprint: Footprint,
 }
 
@@ -76,10 +88,16 @@ impl Least {
             .lanes
             .saturating_mul(self.window.saturating_add(self.footprint.decode_rows));
         let batches = self.rows_of_batch.saturating_mul(2).saturating_mul(delivered);
-        let pages = self.lanes.saturating_mul(self.footprint.pages);
+        let pages = self.lanes.saturating_mul(self.pages());
         rows.saturating_mul(stored)
             .saturating_add(pages)
             .saturating_add(batches)
+    }
+
+    /// Bytes of the pages that a lane holds, fetched and decompressed.
+    fn pages(&self) -> u64 {
+        let Footprint { pages, row_group, .. } = self.footprint;
+        pages.saturating_add(self.slice.min(row_group).saturating_mul(2))
     }
 }
 
@@ -96,16 +114,17 @@ pub(crate) fn memory_budget(given: Option<u64>, parts: &[Least]) -> Result<u64> 
     }
     let of = |part: &Least| {
         let Footprint { stored, delivered, .. } = part.footprint;
+        let pages = part.pages();
         if part.lanes == 0 {
             return format!("two batches of {} rows of {delivered} bytes", part.rows_of_batch);
         }
         format!(
-            "{} lanes with windows of {} rows of about {stored} bytes and two batches of {} rows of {delivered}",
+            "{} lanes with {pages} bytes of pages and windows of {} rows of about {stored} bytes and two batches of {} rows of {delivered}",
             part.lanes, part.window, part.rows_of_batch
         )
     };
     let cure = match parts.iter().any(|part| part.lanes > 0) {
-        true => "fewer lanes or a smaller window",
+        true => "fewer lanes or columns, or a smaller window",
         false => "or smaller batches",
     };
     let parts: Vec<_> = parts.iter().map(of).collect();

@@ -129,6 +129,7 @@ impl Lane {
         }
         self.opened = window.rows.end;
         self.queue.push_back((window, permit));
+        self.drop_decoder();
         let mut at = wanted.start.max(self.runs.back().map_or(0, |run| run.rows.end));
         while at < wanted.end {
             let Segment { piece, rows } = self.pass.order.segment_at(self.lane, at);
@@ -168,6 +169,13 @@ impl Lane {
                 };
                 run.needed = run.needed.max(needed);
             }
+        }
+    }
+
+    /// Drops a decoder that the next window does not go on with: it holds pages, and what was fetched for it.
+    fn drop_decoder(&mut self) {
+        if let (Some((window, _)), Some(cursor)) = (self.queue.front(), &mut self.cursor) {
+            cursor.open.take_if(|open| !open.reaches(window.rows.start));
         }
     }
 
@@ -278,6 +286,7 @@ impl Lane {
     /// A job gives the decoder back; an error is that of the window that begins at `start`.
     pub(crate) fn decoded(&mut self, cursor: Cursor, start: u64, result: Result<()>) {
         self.cursor = Some(cursor);
+        self.drop_decoder();
         if let Err(error) = result {
             self.failed = Some((start, error));
         }

@@ -264,7 +264,7 @@ impl Options {
         let rows_of_batch = share.global_batch.div_ceil(share.world_size);
         let least: Vec<_> = sources
             .iter()
-            .map(|source| source.least_memory(rows_of_batch))
+            .map(|source| source.least_memory(rows_of_batch, self.slice_size))
             .collect();
         let row = sources
             .iter()

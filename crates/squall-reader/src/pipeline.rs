@@ -32,6 +32,7 @@ use tracing::Instrument;
 
 use crate::budget::{Budget, Permit};
 use crate::fetch::{Wanted, guarded};
+use crate::footprint::LEAST_SLICE_BYTES;
 use crate::gather::{Pick, Window};
 use crate::lane::{Arrived, Ask, Lane, Ready, Slicing};
 use crate::metrics::{Counters, Doing};
@@ -204,8 +205,6 @@ fn slicing(plan: &ReadPlan) -> Vec<Slicing> {
 
 /// Bytes of a slice of a run, about. A run of no more is fetched whole.
 pub(crate) fn slice_bytes(plan: &ReadPlan, source: &Source) -> u64 {
-    /// Less is not worth a request.
-    const LEAST: u64 = 64 << 10;
     /// A request of a remote store takes as long as some megabytes do.
     const MOST: u64 = 8 << 20;
     /// A local one takes a few microseconds: what is not in memory longer than it must be stays in the caches.
@@ -216,7 +215,7 @@ pub(crate) fn slice_bytes(plan: &ReadPlan, source: &Source) -> u64 {
     }
     let is_local = source.dataset.store().url().to_file_path().is_some();
     let most = if is_local { MOST_LOCAL } else { MOST };
-    (plan.memory_budget / lanes.saturating_mul(8).max(1)).clamp(LEAST, most)
+    (plan.memory_budget / lanes.saturating_mul(8).max(1)).clamp(LEAST_SLICE_BYTES, most)
 }
 
 struct Driver {
@@ -354,7 +353,6 @@ impl Driver {
 
     /// Opens planned windows as far as there is memory for them.
     fn open_windows(&mut self) {
-        let mut is_stuck = false;
         while let Some((_, window)) = self.unopened.front() {
             let source = &self.context.plan.sources[window.pass.source];
             let bytes = (window.rows.end - window.rows.start).saturating_mul(source.footprint.stored);
@@ -366,9 +364,9 @@ impl Driver {
                 budget.wait();
                 permit = budget.try_take(bytes, room);
             }
-            // Nothing that goes on would give bytes back: the next batch must have its windows all the same, all of them at once.
-            let is_forced = permit.is_none() && (is_stuck || self.is_stuck()) && self.is_of_next_batch(window);
-            is_stuck |= is_forced;
+            // Nothing that goes on would give bytes back: the next batch must have its windows all the same. One at a
+            // time: what is fetched for it is given back when it is decoded, and all of them at once would go beyond the budget.
+            let is_forced = permit.is_none() && self.is_stuck() && self.is_of_next_batch(window);
             let permit = permit.or_else(|| is_forced.then(|| budget.take(bytes)));
             let (Some(permit), Some((key, window))) = (permit, self.unopened.front().cloned()) else {
                 return;

@@ -79,7 +79,7 @@ pub(crate) fn load(plan: &mut ReadPlan, io: &Arc<Io>) -> Result<Loaded> {
     let least = plan
         .sources
         .iter()
-        .map(|source| source.least_memory(rows_of_batch).bytes());
+        .map(|source| source.least_memory(rows_of_batch, plan.slice_size).bytes());
     let room = Arc::new(Room {
         budget: plan.memory_budget,
         limit: plan.memory_budget.saturating_sub(least.fold(0, u64::saturating_add)),

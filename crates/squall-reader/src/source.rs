@@ -11,7 +11,7 @@ use squall_schema::{Error, Result, RowId, Schema};
 use crate::columns::Columns;
 use crate::expand::SampleColumns;
 use crate::fetch::Footers;
-use crate::footprint::{Footprint, Least};
+use crate::footprint::{Footprint, LEAST_SLICE_BYTES, Least};
 use crate::gather::Gathering;
 use crate::image::{ImageSpec, Images};
 use crate::io::Io;
@@ -109,8 +109,8 @@ impl Source {
         }
     }
 
-    /// The least memory that its windows need, and two batches of so many rows.
-    pub(crate) fn least_memory(&self, rows_of_batch: u64) -> Least {
+    /// The least memory that its windows need, in slices of this size, and two batches of so many rows.
+    pub(crate) fn least_memory(&self, rows_of_batch: u64, slice_size: Option<u64>) -> Least {
         let lanes = match self.in_memory {
             true => 0,
             false => self.lanes(),
@@ -124,6 +124,8 @@ impl Source {
             lanes,
             window,
             rows_of_batch: rows_of_batch.min(self.len()),
+            // A slice has whole pages, however small it is to be.
+            slice: slice_size.unwrap_or(0).max(LEAST_SLICE_BYTES),
             footprint: self.footprint,
         }
     }

@@ -95,8 +95,17 @@ pub(crate) struct Open {
     /// The lane's row where its run begins, and the row that it gives next.
     start: u64,
     next: u64,
+    is_streamed: bool,
     /// For the pages that it holds.
     _permit: Permit,
+}
+
+impl Open {
+    /// Whether it can give this row of its run next. A decoder of streamed columns passes over rows: a new one would look for
+    /// its place from their beginning.
+    pub(crate) fn reaches(&self, row: u64) -> bool {
+        self.next == row || (self.is_streamed && self.next < row)
+    }
 }
 
 /// A part of a window: rows of a lane that lie in one fetched run.
@@ -203,11 +212,7 @@ impl Context {
             };
             let open = cursor.open.take();
             let is_streamed = part.run.fetched.bytes.is_streamed();
-            let goes_on = |open: &Open| {
-                // A decoder of streamed columns passes over rows: a new one would look for its place from their beginning.
-                let is_there = open.next == part.rows.start || (is_streamed && open.next < part.rows.start);
-                open.start == part.run.rows.start && is_there
-            };
+            let goes_on = |open: &Open| open.start == part.run.rows.start && open.reaches(part.rows.start);
             let passed = open
                 .as_ref()
                 .filter(|open| goes_on(open))
@@ -245,6 +250,7 @@ impl Context {
                     decoder,
                     start: part.run.rows.start,
                     next: part.rows.end,
+                    is_streamed,
                     _permit: permit,
                 });
             }

@@ -25,6 +25,7 @@ mod reading;
 mod resident;
 mod rows;
 mod sampling;
+mod slices;
 mod spark;
 mod state;
 mod stores;
