@@ -22,10 +22,13 @@ use crate::error;
 
 type Reader = ReaderBuilder<BatchReader>;
 
+/// Epoch, step, columns, identities and bad rows of a batch.
+type Told = (u64, u64, RecordBatch, Vec<RowId>, Vec<BadRow>);
+
 /// All that a reader gives: batches, the error that ends them, and where it stands behind each of them.
 #[derive(Debug, PartialEq)]
 struct Given {
-    batches: Vec<(u64, u64, RecordBatch, Vec<RowId>, Vec<BadRow>)>,
+    batches: Vec<Told>,
     states: Vec<String>,
     error: Option<String>,
 }
@@ -86,7 +89,7 @@ fn tensor(id: usize, name: &str) -> Option<Tensor> {
     let of = |dims: &[usize], values: Vec<u8>| Tensor::from_vec(dims, values);
     let made = match name {
         "small" => Tensor::from_vec(&[3], vec![id as f32, 1.5, -(id as f32)]),
-        "large" if id % 6 == 0 => return None,
+        "large" if id.is_multiple_of(6) => return None,
         "large" => Tensor::from_vec(&[20, 15], (0..300).map(|i| (i + id) as u16).collect()),
         "mask" => Tensor::new(DType::Bool, vec![5], (0..5).map(|i| (id >> i) as u8 & 1).collect()),
         "ragged" => Tensor::from_vec(&[id % 4], (0..id % 4).map(|i| (i * id) as f64).collect()),
@@ -103,7 +106,7 @@ fn tensor(id: usize, name: &str) -> Option<Tensor> {
 fn petastorm(bad: &[(&str, usize)]) -> TempDir {
     let schema = Schema::new(fields()).expect("a schema");
     let ids = || (0..ROWS).map(|id| id as f32);
-    let name = |id: usize| (id % 7 > 0).then(|| format!("a name that is longer than a view {id}"));
+    let name = |id: usize| (!id.is_multiple_of(7)).then(|| format!("a name that is longer than a view {id}"));
     let mut columns: Vec<(&str, ArrayRef)> = vec![
         ("id", Arc::new(Int32Array::from_iter_values(0..ROWS as i32))),
         ("a", Arc::new(Float32Array::from_iter_values(ids().map(|id| id * 0.5)))),
