@@ -182,7 +182,7 @@ fn rows(ids: std::ops::Range<usize>, cells: Cells) -> RecordBatch {
 fn lists(ids: std::ops::Range<usize>) -> ListArray {
     let list = |id: usize| {
         let values = (0..id % 5).map(move |i| (i != 2).then_some((id * 10 + i) as i32));
-        (id % 11 != 0).then_some(values)
+        (!id.is_multiple_of(11)).then_some(values)
     };
     ListArray::from_iter_primitive::<Int32Type, _, _>(ids.map(list))
 }
