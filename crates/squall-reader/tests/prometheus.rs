@@ -120,7 +120,9 @@ fn metrics_are_served_to_whoever_asks() {
     };
     assert_eq!(of_first("squall_rows_total", ""), 30.0);
     assert!(of_first("squall_stage_seconds_total", ",stage=\"build\",state=\"busy\"") > 0.0);
-    assert_eq!(of_first("squall_fetched_bytes_total", ""), first.bytes_fetched() as f64);
+    // More may have been fetched ahead since.
+    let fetched = of_first("squall_fetched_bytes_total", "");
+    assert!(fetched > 0.0 && fetched <= first.bytes_fetched() as f64, "{fetched}");
     let limiting = samples
         .iter()
         .filter(|(series, _)| series.contains("squall_limiting_stage{reader=\"train"));
