@@ -18,7 +18,7 @@ const MAX_WIDTH: usize = 256;
 /// Rows are whole numbers of words, so that they are copied word by word.
 const WORD: usize = 8;
 
-/// Bytes of the rows that are laid out together, so that they stay in the first cache while each column is written to them.
+/// Bytes of the rows that are laid out or read together, so that they stay in the first cache for all columns.
 const TILE_BYTES: usize = 16 << 10;
 
 /// Where the columns of a batch lie in a row.
@@ -39,6 +39,13 @@ struct Cell {
     /// Its bit among those of the nulls, if the column may have some.
     null_bit: Option<usize>,
     data_type: DataType,
+}
+
+/// Bytes of a row.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    at: usize,
+    width: usize,
 }
 
 /// Rows of a layout.
@@ -173,40 +180,68 @@ impl Layout {
         Ok(())
     }
 
-    /// A column of the rows that a batch takes of these blocks.
-    pub(crate) fn column(&self, column: usize, taken: &[Taken], blocks: &[&Block]) -> Result<ArrayRef> {
-        let cell = self.cell(column)?;
-        let nulls = self.nulls(column, taken, blocks);
-        let values = match cell.data_type {
-            DataType::Boolean => {
-                let mut bits = vec![false; taken.len()];
-                for row in taken {
-                    bits[row.out as usize] =
-                        blocks[row.window as usize].bytes[row.at as usize * self.stride + cell.at] != 0;
-                }
-                BooleanBuffer::from(bits).into_inner()
-            }
-            _ => self.bytes(cell.at, cell.width, taken, blocks),
-        };
-        array_of(&cell.data_type, taken.len(), values, nulls)
+    /// Where a column lies in a row.
+    pub(crate) fn span(&self, column: usize) -> Result<Span> {
+        let Cell { at, width, .. } = *self.cell(column)?;
+        Ok(Span { at, width })
     }
 
-    /// The values of columns that lie side by side, row after row, a byte for each boolean; an error names the batch row that has none.
-    pub(crate) fn packed(&self, columns: &[usize], taken: &[Taken], blocks: &[&Block]) -> Result<Buffer> {
-        let (mut start, mut width) = (None, 0);
+    /// Where columns lie that stand side by side.
+    pub(crate) fn span_of(&self, columns: &[usize]) -> Result<Span> {
+        let mut all = Span { at: 0, width: 0 };
+        for (n, column) in columns.iter().enumerate() {
+            let own = self.span(*column)?;
+            if n == 0 {
+                all.at = own.at;
+            }
+            if all.at + all.width != own.at {
+                return Err(Error::internal("packed columns do not lie side by side"));
+            }
+            all.width += own.width;
+        }
+        Ok(all)
+    }
+
+    /// These bytes of each row that a batch takes, in the order of the batch. All of a row are read while it is in the first cache.
+    pub(crate) fn bytes(&self, spans: &[Span], taken: &[Taken], blocks: &[&Block]) -> Vec<Buffer> {
+        let empty = |span: &Span| MutableBuffer::from_len_zeroed(taken.len() * span.width);
+        let mut buffers: Vec<_> = spans.iter().map(empty).collect();
+        for taken in taken.chunks((TILE_BYTES / self.stride.max(1)).max(1)) {
+            for (Span { at, width }, out) in spans.iter().zip(&mut buffers) {
+                let out = out.as_slice_mut();
+                match width {
+                    1 => take::<1>(out, self.stride, *at, taken, blocks),
+                    2 => take::<2>(out, self.stride, *at, taken, blocks),
+                    4 => take::<4>(out, self.stride, *at, taken, blocks),
+                    8 => take::<8>(out, self.stride, *at, taken, blocks),
+                    16 => take::<16>(out, self.stride, *at, taken, blocks),
+                    _ => take_wide(out, (self.stride, *width), *at, taken, blocks),
+                }
+            }
+        }
+        buffers.into_iter().map(Buffer::from).collect()
+    }
+
+    /// A column of the rows that a batch takes of these blocks, from its bytes.
+    pub(crate) fn column(&self, column: usize, bytes: Buffer, taken: &[Taken], blocks: &[&Block]) -> Result<ArrayRef> {
+        let cell = self.cell(column)?;
+        let values = match cell.data_type {
+            DataType::Boolean => BooleanBuffer::collect_bool(bytes.len(), |i| bytes[i] != 0).into_inner(),
+            _ => bytes,
+        };
+        array_of(&cell.data_type, taken.len(), values, self.nulls(column, taken, blocks))
+    }
+
+    /// Refuses columns that have a null in a row that a batch takes, by its place there.
+    pub(crate) fn no_nulls(&self, columns: &[usize], taken: &[Taken], blocks: &[&Block]) -> Result<()> {
         for column in columns {
-            let cell = self.cell(*column)?;
             if let Some(nulls) = self.nulls(*column, taken, blocks)
                 && let Some(row) = nulls.iter().position(|valid| !valid)
             {
                 return Err(null_in_pack(row));
             }
-            if *start.get_or_insert(cell.at) + width != cell.at {
-                return Err(Error::internal("packed columns do not lie side by side"));
-            }
-            width += cell.width;
         }
-        Ok(self.bytes(start.unwrap_or(0), width, taken, blocks))
+        Ok(())
     }
 
     fn cell(&self, column: usize) -> Result<&Cell> {
@@ -229,21 +264,6 @@ impl Layout {
             valid[row.out as usize] = !is_null;
         }
         Some(NullBuffer::from(valid)).filter(|nulls| nulls.null_count() > 0)
-    }
-
-    /// `width` bytes of each row, in the order of the batch.
-    fn bytes(&self, at: usize, width: usize, taken: &[Taken], blocks: &[&Block]) -> Buffer {
-        let mut out = MutableBuffer::from_len_zeroed(taken.len() * width);
-        let slice = out.as_slice_mut();
-        match width {
-            1 => take::<1>(slice, self.stride, at, taken, blocks),
-            2 => take::<2>(slice, self.stride, at, taken, blocks),
-            4 => take::<4>(slice, self.stride, at, taken, blocks),
-            8 => take::<8>(slice, self.stride, at, taken, blocks),
-            16 => take::<16>(slice, self.stride, at, taken, blocks),
-            _ => take_wide(slice, (self.stride, width), at, taken, blocks),
-        }
-        out.into()
     }
 }
 

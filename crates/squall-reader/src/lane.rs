@@ -13,11 +13,11 @@ use squall_schema::{Error, Result};
 
 use crate::budget::Permit;
 use crate::fetch::Fetched;
-use crate::gather::Window;
 use crate::order::Segment;
 use crate::plan::Pass;
 use crate::row_set::RowSet;
 use crate::slice::{Next, Pages, Slice};
+use crate::window::Window;
 use crate::work::{Cursor, Part, Run};
 
 /// How the runs of a dataset are cut into slices.

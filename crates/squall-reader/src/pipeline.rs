@@ -31,15 +31,17 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use crate::budget::{Budget, Permit};
+use crate::column_stream::Streaming;
 use crate::fetch::{Wanted, guarded};
 use crate::footprint::LEAST_SLICE_BYTES;
-use crate::gather::{Pick, Window};
 use crate::lane::{Arrived, Ask, Lane, Ready, Slicing};
 use crate::metrics::{Counters, Doing};
+use crate::picked::Pick;
 use crate::plan::{PlannedBatch, ReadPlan, Schedule};
-use crate::slice::{self, Streaming};
+use crate::slice;
 use crate::source::Source;
 use crate::trace;
+use crate::window::Window;
 use crate::work::{Context, Delivered, Event, FETCHES, Job, LaneKey};
 
 /// Most batches that are planned ahead of those in work, so that windows are read before they are needed. Fewer are when
@@ -436,6 +438,7 @@ impl Driver {
             counters: context.counters.clone(),
             dataset: context.plan.sources[place].dataset.clone(),
             io: self.io.clone(),
+            fetches: context.fetches.clone(),
             stop: self.stop.subscribe(),
         };
         let epoch = self.lanes.get(&key).map_or(0, |lane| lane.pass.order.epoch());

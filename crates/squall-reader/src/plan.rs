@@ -7,8 +7,8 @@ use std::sync::Arc;
 use squall_schema::{Error, Result, Schema};
 
 use crate::bad_rows::OnBadRow;
-use crate::gather::{Pick, Window};
 use crate::order::Order;
+use crate::picked::Pick;
 use crate::random::Permutation;
 use crate::resident::Resident;
 use crate::select::Selection;
@@ -16,6 +16,7 @@ use crate::sequence::{Sequence, Stretch};
 use crate::share::{Part, Share, SliceName};
 use crate::source::Source;
 use crate::state::OrderIdentity;
+use crate::window::Window;
 
 /// What a reader delivers, and with how many hands.
 #[derive(Debug, Clone)]

@@ -10,8 +10,8 @@ use serde::Serialize;
 use squall_dataset::{Dataset, Piece};
 use squall_schema::{Error, Result, RowId};
 
-use crate::gather::Picked;
 use crate::order::Order;
+use crate::picked::Picked;
 use crate::plan::{ReadPlan, Schedule};
 use crate::select::Selection;
 

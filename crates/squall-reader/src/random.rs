@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use chacha20::ChaCha8Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
+use multiversion::multiversion;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// What a random choice is for. The numbers are part of the order.
@@ -161,27 +162,37 @@ impl Feistel {
         self.walk(i, self.keys.iter().enumerate())
     }
 
-    /// The rounds of one value wait for each other; those of several do not.
+    /// Many values at a time, and those that fall outside many at a time again.
     fn each_of(&self, rows: Range<u64>, mut f: impl FnMut(u64, u64)) {
-        const AT_ONCE: usize = 8;
-        let mut i = rows.start;
-        while i + AT_ONCE as u64 <= rows.end {
-            let mut low: [u64; AT_ONCE] = std::array::from_fn(|k| (i + k as u64) & self.low_mask);
-            let mut high: [u64; AT_ONCE] = std::array::from_fn(|k| (i + k as u64) >> self.low_bits);
-            for (round, key) in self.keys.iter().enumerate() {
-                for (low, high) in low.iter_mut().zip(&mut high) {
-                    self.round(round, *key, low, high);
+        const AT_ONCE: usize = 256;
+        let (mut images, mut again) = ([0; AT_ONCE], [0; AT_ONCE]);
+        let mut start = rows.start;
+        while start < rows.end {
+            let n = (rows.end - start).min(AT_ONCE as u64) as usize;
+            let images = &mut images[..n];
+            (start..).zip(&mut *images).for_each(|(i, image)| *image = i);
+            permute(self, images);
+            loop {
+                let is_outside = |image: &u64| *image >= self.n;
+                let outside = images.iter().copied().filter(is_outside);
+                let n = again
+                    .iter_mut()
+                    .zip(outside)
+                    .map(|(again, image)| *again = image)
+                    .count();
+                if n == 0 {
+                    break;
                 }
+                permute(self, &mut again[..n]);
+                let outside = images.iter_mut().filter(|image| is_outside(image));
+                outside.zip(&again).for_each(|(image, again)| *image = *again);
             }
-            for k in 0..AT_ONCE {
-                let image = (high[k] << self.low_bits) | low[k];
-                f(i + k as u64, if image < self.n { image } else { self.get(image) });
-            }
-            i += AT_ONCE as u64;
+            (start..).zip(images).for_each(|(i, image)| f(i, *image));
+            start += n as u64;
         }
-        (i..rows.end).for_each(|i| f(i, self.get(i)));
     }
 
+    #[inline(always)]
     fn round(&self, round: usize, key: u64, low: &mut u64, high: &mut u64) {
         if round.is_multiple_of(2) {
             *high ^= mix(*low ^ key) & self.high_mask;
@@ -210,7 +221,36 @@ impl Feistel {
     }
 }
 
+/// All rounds of each value. Those of one wait for each other, those of several do not; where the processor multiplies eight at
+/// once, it takes a third of the time.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw"))]
+fn permute(feistel: &Feistel, values: &mut [u64]) {
+    const AT_ONCE: usize = 16;
+    let (low_bits, low_mask) = (feistel.low_bits, feistel.low_mask);
+    let (groups, rest) = values.as_chunks_mut::<AT_ONCE>();
+    for group in groups {
+        let mut low = group.map(|value| value & low_mask);
+        let mut high = group.map(|value| value >> low_bits);
+        for (round, key) in feistel.keys.iter().enumerate() {
+            for (low, high) in low.iter_mut().zip(&mut high) {
+                feistel.round(round, *key, low, high);
+            }
+        }
+        for ((value, low), high) in group.iter_mut().zip(low).zip(high) {
+            *value = (high << low_bits) | low;
+        }
+    }
+    for value in rest {
+        let (mut low, mut high) = (*value & low_mask, *value >> low_bits);
+        for (round, key) in feistel.keys.iter().enumerate() {
+            feistel.round(round, *key, &mut low, &mut high);
+        }
+        *value = (high << low_bits) | low;
+    }
+}
+
 /// The finaliser of SplitMix64 (G. Steele, D. Lea, C. Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
+#[inline(always)]
 fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -21,13 +21,13 @@ use squall_schema::{Error, Field, Result};
 use crate::block::{Layout, Taken};
 use crate::cells;
 use crate::decode::DECODE_ROWS;
-use crate::gather::{Decoded, held_bytes};
 use crate::io::Io;
 use crate::pack::Output;
 use crate::plan::ReadPlan;
 use crate::scan::Scan;
 use crate::select::SelectedPiece;
 use crate::source::Source;
+use crate::window::{Decoded, held_bytes};
 
 /// Bytes of a part of a row group that is read at a time: bounds, and the share of the budget that all of those on their way have.
 const PART_BYTES: (u64, u64) = (1 << 20, 32 << 20);

@@ -6,19 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::file::metadata::ParquetMetaData;
-use squall_dataset::{Dataset, Piece};
-use squall_schema::{Error, ErrorKind, Result};
-use tokio::runtime::Handle;
-use tokio::sync::watch;
+use squall_schema::{Error, Result};
 
 use crate::budget::Permit;
+use crate::column_stream::{ColumnStream, Streaming};
 use crate::fetch::{Chunk, Fetched, Wanted, byte_ranges, selection};
 use crate::horizon::part;
-use crate::metrics::Counters;
-use crate::sparse::{HEADER_BYTES, Source, SparseBytes};
-
-/// Fewest and most bytes that are read at a time of a column chunk of which nobody knows where its pages are.
-const STREAM_BYTES: Range<u64> = 64 << 10..1 << 20;
+use crate::sparse::SparseBytes;
 
 /// Of each leaf the first page that was not fetched.
 pub(crate) type Pages = Vec<usize>;
@@ -44,15 +38,6 @@ pub(crate) struct Slice {
     pub(crate) bytes: u64,
 }
 
-/// What a slice needs beside its run.
-pub(crate) struct Streaming {
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) dataset: Arc<Dataset>,
-    pub(crate) io: Handle,
-    /// Changes, or is closed, when the reader is dropped.
-    pub(crate) stop: watch::Receiver<bool>,
-}
-
 /// Fetches the first slice of a run.
 pub(crate) async fn open(
     wanted: Wanted<'_>,
@@ -72,7 +57,7 @@ pub(crate) async fn open(
     let has_pages = has_pages(metadata, row_group, &projection, file.size)?;
     let len = next.len;
     let (bytes, slice) = if let (Some(most), false) = (next.bytes, has_pages) {
-        let source = Stream::new(metadata, (row_group, &projection), (wanted.piece, most), streaming)?;
+        let source = ColumnStream::new(metadata, (row_group, &projection), (wanted.piece, most), streaming)?;
         permit.resize(source.most());
         let bytes = SparseBytes::streamed(Arc::new(source), file.size, permit);
         let slice = Slice {
@@ -251,90 +236,4 @@ fn part_of(rows: &[Range<u64>], n: Range<u64>) -> Vec<Range<u64>> {
         before += len;
     }
     part
-}
-
-/// Column chunks that are read from their beginnings, page by page, on the thread that decodes them.
-struct Stream {
-    streaming: Streaming,
-    file: u32,
-    /// In the order of the file.
-    chunks: Vec<Range<u64>>,
-    row_group: usize,
-    /// Rows of the row group.
-    rows: u64,
-    /// Bytes that are read at a time.
-    bytes: u64,
-}
-
-impl Stream {
-    fn new(
-        metadata: &ParquetMetaData,
-        (row_group, projection): (usize, &ProjectionMask),
-        (piece, most): (&Piece, u64),
-        streaming: Streaming,
-    ) -> Result<Self> {
-        let size = streaming.dataset.files()[piece.file as usize].size;
-        let columns = metadata.row_group(row_group).columns().iter().enumerate();
-        let own = columns.filter(|(leaf, _)| projection.leaf_included(*leaf));
-        let mut chunks = own
-            .map(|(_, column)| Ok(Chunk::new(column, None, size)?.bytes))
-            .collect::<Result<Vec<_>>>()?;
-        chunks.sort_by_key(|chunk| chunk.start);
-        let bytes = (most / chunks.len().max(1) as u64).clamp(STREAM_BYTES.start, STREAM_BYTES.end);
-        Ok(Self {
-            streaming,
-            file: piece.file,
-            chunks,
-            row_group,
-            rows: u64::try_from(metadata.row_group(row_group).num_rows()).unwrap_or(0),
-            bytes,
-        })
-    }
-
-    /// Bytes that it holds.
-    fn most(&self) -> u64 {
-        self.chunks
-            .iter()
-            .map(|chunk| self.bytes.min(chunk.end - chunk.start))
-            .sum()
-    }
-}
-
-impl Source for Stream {
-    fn load(&self, start: u64, length: usize) -> Result<(u64, Bytes)> {
-        let chunk = self.chunk_of(start);
-        let chunk =
-            chunk.ok_or_else(|| Error::corrupt(format!("byte {start} of the file is in no column that is read")))?;
-        // The header of the next page comes with a page that is longer.
-        let wanted = self.bytes.max(length as u64 + HEADER_BYTES as u64);
-        let end = start.saturating_add(wanted).min(chunk.end);
-        let file = &self.streaming.dataset.files()[self.file as usize];
-        let store = self.streaming.dataset.store();
-        let mut stop = self.streaming.stop.clone();
-        let range = start..end;
-        // About where the rows stand of which these are the bytes.
-        let row = u128::from(self.rows) * u128::from(start - chunk.start) / u128::from(chunk.end - chunk.start);
-        let part = part(self.row_group, row as u64);
-        let read = async {
-            tokio::select! {
-                read = store.get_part(&file.path, part, std::slice::from_ref(&range)) => read,
-                _ = stop.wait_for(|stop| *stop) => Err(Error::new(ErrorKind::Cancelled, "the reader was dropped")),
-            }
-        };
-        let mut counted = self.streaming.counters.fetch();
-        counted.begin();
-        let bytes = self.streaming.io.block_on(read)?.pop();
-        drop(counted);
-        let bytes = bytes.ok_or_else(|| Error::internal("a range was fetched without bytes"))?;
-        self.streaming.counters.fetched(bytes.len() as u64);
-        Ok((start, bytes))
-    }
-
-    fn chunk_of(&self, byte: u64) -> Option<Range<u64>> {
-        let place = self
-            .chunks
-            .partition_point(|chunk| chunk.start <= byte)
-            .checked_sub(1)?;
-        Some(self.chunks[place].clone()).filter(|chunk| chunk.contains(&byte))
-    }
 }

@@ -22,8 +22,8 @@ pub(crate) struct SparseBytes {
 
 /// Where bytes come from that are not here: for column chunks of which nobody knows where their pages are.
 pub(crate) trait Source: Send + Sync {
-    /// At least these bytes of the file, and more if it is worth it; waits for them. Gives the place of the first.
-    fn load(&self, start: u64, length: usize) -> Result<(u64, Bytes)>;
+    /// At least these bytes of the file, and more if it is worth it; waits for them. The first of them are `here` already.
+    fn load(&self, start: u64, length: usize, here: Bytes) -> Result<Bytes>;
 
     /// The column chunk that holds this byte.
     fn chunk_of(&self, byte: u64) -> Option<Range<u64>>;
@@ -118,19 +118,20 @@ impl SparseBytes {
         let Some(source) = &self.source else {
             return here.ok_or_else(missing);
         };
-        if let Some(bytes) = here.filter(|bytes| bytes.len() >= length) {
-            return Ok(bytes);
-        }
-        let (place, bytes) = source
-            .load(start, length)
+        let here = match here {
+            Some(bytes) if bytes.len() >= length => return Ok(bytes),
+            here => here.unwrap_or_default(),
+        };
+        let bytes = source
+            .load(start, length, here)
             .map_err(|error| ParquetError::External(Box::new(error)))?;
         let mut held = self.held();
         // A column is read forwards: of each the last part is enough.
         if let Some(chunk) = source.chunk_of(start) {
             held.parts.retain(|start, _| !chunk.contains(start));
         }
-        held.parts.insert(place, bytes);
-        found(&held).ok_or_else(missing)
+        held.parts.insert(start, bytes.clone());
+        Ok(bytes)
     }
 }
 

@@ -6,9 +6,9 @@
 use squall_dataset::{Dataset, Piece};
 use tracing::{Span, debug_span};
 
-use crate::gather::Window;
 use crate::metrics::LoaderStage;
 use crate::plan::PlannedBatch;
+use crate::window::Window;
 
 /// The span of fetching a part of a lane from a row group.
 pub(crate) fn fetch(dataset: &Dataset, piece: &Piece, (epoch, lane): (u64, u64)) -> Span {

@@ -15,8 +15,8 @@ use squall_schema::{Error, ErrorKind, Result, RowId};
 
 use self::files::{Run, Segment, drop_strays, in_order, ledger_files, read_file};
 use crate::builder::ReaderBuilder;
-use crate::gather::Picked;
 use crate::ledger::{Line, RowDigest};
+use crate::picked::Picked;
 use crate::plan::{ReadPlan, Schedule};
 use crate::questions::{EpochPlan, SampleOrigin};
 use crate::reader::BatchReader;

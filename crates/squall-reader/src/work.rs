@@ -3,6 +3,7 @@
 //! Jobs come from `pipeline` and their results go back there as events. A worker has no state of its own: a lane's decoder
 //! travels with the job.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,13 +18,15 @@ use crate::bad_rows::{BadRow, OnBadRow};
 use crate::budget::{Budget, Permit};
 use crate::expand::{Expander, Samples};
 use crate::fetch::Fetched;
-use crate::gather::{BlockPool, Decoded, Picked, Window, interleave_batches};
+use crate::gather::interleave_batches;
 use crate::lane::Arrived;
 use crate::metrics::{Counters, Part as Work, bytes_of};
+use crate::picked::Picked;
 use crate::plan::{PlannedBatch, ReadPlan};
 use crate::row_set::RowSet;
 use crate::source::Source;
 use crate::trace;
+use crate::window::{BlockPool, Decoded, Window};
 
 /// Fetches that are under way at the same time.
 pub(crate) const FETCHES: usize = 16;
@@ -131,7 +134,7 @@ pub(crate) struct Run {
 pub(crate) struct Context {
     pub(crate) plan: Arc<ReadPlan>,
     /// Limits how many fetches are under way.
-    pub(crate) fetches: Semaphore,
+    pub(crate) fetches: Arc<Semaphore>,
     /// For each dataset and each file of it the partition fields that are read, with their values.
     partitions: Vec<Vec<PartitionValues>>,
     pub(crate) counters: Arc<Counters>,
@@ -155,7 +158,7 @@ fn partitions(source: &Source) -> Vec<PartitionValues> {
 impl Context {
     pub(crate) fn new(plan: Arc<ReadPlan>, counters: Arc<Counters>, budget: Arc<Budget>) -> Self {
         Self {
-            fetches: Semaphore::new(FETCHES),
+            fetches: Arc::new(Semaphore::new(FETCHES)),
             partitions: plan.sources.iter().map(partitions).collect(),
             counters,
             budget,
@@ -309,7 +312,10 @@ impl Context {
         // For each row that was replaced the row itself and how often.
         let mut replaced: BTreeMap<usize, (RowId, String, u64)> = BTreeMap::new();
         loop {
-            let ids: Vec<_> = rows.iter().map(|row| picked.ids[*row]).collect();
+            let mut ids = Cow::from(&picked.ids);
+            if rows.len() < ids.len() {
+                ids = rows.iter().map(|row| picked.ids[*row]).collect();
+            }
             let error = match self.try_rows(picked, place, rows, &ids) {
                 Ok(batch) => {
                     bad.extend(replaced.into_iter().map(|(i, (row, error, _))| BadRow {
@@ -331,6 +337,7 @@ impl Context {
             if *times >= picked.window_len(rows[i]) {
                 return Err(error);
             }
+            drop(ids);
             picked.substitute(rows[i]);
         }
     }

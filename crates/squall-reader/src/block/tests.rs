@@ -119,10 +119,16 @@ fn assert_taken(rows: usize, offset: usize, picks: &[usize]) {
             assert!(!layout.has(place));
             continue;
         }
-        let found = layout.column(place, &taken, &blocks).expect("column");
+        let bytes = layout
+            .bytes(&[layout.span(place).expect("span")], &taken, &blocks)
+            .remove(0);
+        let found = layout.column(place, bytes, &taken, &blocks).expect("column");
         assert_eq!(&found, &expected, "column {place}");
     }
-    let packed = layout.packed(&[6, 2], &taken, &blocks);
+    let packed = layout.no_nulls(&[6, 2], &taken, &blocks).map(|()| {
+        let span = layout.span_of(&[6, 2]).expect("neighbours");
+        layout.bytes(&[span], &taken, &blocks).remove(0)
+    });
     match picks.iter().position(|row| batch.column(2).is_null(*row)) {
         Some(row) => assert_eq!(packed.expect_err("null").place("batch row"), Some(&*row.to_string())),
         None => {
