@@ -7,7 +7,7 @@ use crate::decode::DECODE_ROWS;
 use crate::order::OrderOptions;
 
 /// Bytes of the rows that a lane decodes at a time, about. Decoding fewer costs more a row; more are held for longer.
-const DECODE_BYTES: u64 = 512 << 10;
+const DECODE_BYTES: u64 = 256 << 10;
 
 /// What writers make a page: so many bytes, or rows where these are fewer.
 const PAGE_BYTES: u64 = 1 << 20;
