@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::fetch::Chunk;
+use crate::footprint::{PAGE_BYTES, PAGE_ROWS};
 use crate::horizon::part;
 use crate::metrics::Counters;
 use crate::sparse::{HEADER_BYTES, Source};
@@ -87,9 +88,14 @@ impl ColumnStream {
         })
     }
 
-    /// Bytes that it holds: of each chunk those that are decoded, and those behind them.
+    /// About how many bytes it holds: of each chunk a page, or what is read at a time if that is more, and what is behind it.
     pub(crate) fn most(&self) -> u64 {
-        let of = |chunk: &Range<u64>| (2 * self.bytes).min(chunk.end - chunk.start);
+        let of = |chunk: &Range<u64>| {
+            let len = chunk.end - chunk.start;
+            let page = u128::from(len) * u128::from(PAGE_ROWS) / u128::from(self.rows.max(1));
+            let page = u64::try_from(page).unwrap_or(u64::MAX).min(PAGE_BYTES);
+            self.bytes.max(page).saturating_add(self.bytes).min(len)
+        };
         self.chunks.iter().map(of).sum()
     }
 
@@ -113,8 +119,9 @@ impl ColumnStream {
             counted.begin();
             let path = &dataset.files()[file].path;
             let read = dataset.store().get_part(path, part, std::slice::from_ref(&wanted));
-            let bytes = read.await?.pop().filter(|bytes| !bytes.is_empty());
-            let bytes = bytes.ok_or_else(|| Error::internal("a range was fetched without bytes"))?;
+            let length = wanted.end - wanted.start;
+            let bytes = read.await?.pop().filter(|bytes| bytes.len() as u64 == length);
+            let bytes = bytes.ok_or_else(|| Error::internal("a range was fetched without all of its bytes"))?;
             counters.fetched(bytes.len() as u64);
             Ok(bytes)
         };
@@ -148,34 +155,41 @@ impl Source for ColumnStream {
         let chunk =
             chunk.ok_or_else(|| Error::corrupt(format!("byte {start} of the file is in no column that is read")))?;
         let needed = start.saturating_add(length as u64).min(chunk.end);
-        let mut next = start + here.len() as u64;
-        let mut parts = vec![here];
-        while next < needed {
-            let ahead = self.take_ahead(&chunk, next).unwrap_or_else(|| {
-                // The header of the next page comes with a page that is longer.
-                let bytes = self.bytes.max(needed - next + HEADER_BYTES as u64);
-                self.read(&chunk, next..next.saturating_add(bytes).min(chunk.end))
-            });
-            let first = ahead.range.start;
-            let bytes = self.wait(ahead)?;
-            let skip = (next - first) as usize;
-            let left = (skip < bytes.len()).then(|| bytes.slice(skip..));
-            let left = left.ok_or_else(|| Error::internal("a read brought less than was asked for"))?;
-            next += left.len() as u64;
-            parts.push(left);
+        let first = start + here.len() as u64;
+        let mut ahead = self.take_ahead(&chunk, first);
+        // The header of the next page comes with a page that is longer.
+        let behind = |next: u64| next.saturating_add(self.bytes.max(needed.saturating_sub(next) + HEADER_BYTES as u64));
+        let until = ahead.as_ref().map_or(first, |ahead| ahead.range.end);
+        let until = if until < needed {
+            behind(until).min(chunk.end)
+        } else {
+            until
+        };
+        let mut bytes = here;
+        while start + (bytes.len() as u64) < needed {
+            let next = start + bytes.len() as u64;
+            let read = ahead.take().unwrap_or_else(|| self.read(&chunk, next..until));
+            let skip = (next - read.range.start) as usize;
+            let part = self.wait(read)?.slice(skip..);
+            bytes = match bytes.is_empty() {
+                true => part,
+                false => {
+                    let mut joined = BytesMut::with_capacity((until - start) as usize);
+                    joined.extend_from_slice(&bytes);
+                    // What it is part of goes before more comes.
+                    drop(bytes);
+                    joined.extend_from_slice(&part);
+                    joined.freeze()
+                }
+            };
         }
+        let next = start + bytes.len() as u64;
         if next < chunk.end {
             let ahead = self.read(&chunk, next..next.saturating_add(self.bytes).min(chunk.end));
             let mut all = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
             all.insert(chunk.start, ahead);
         }
-        parts.retain(|part| !part.is_empty());
-        if let [whole] = &mut parts[..] {
-            return Ok(std::mem::take(whole));
-        }
-        let mut joined = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
-        parts.iter().for_each(|part| joined.extend_from_slice(part));
-        Ok(joined.freeze())
+        Ok(bytes)
     }
 
     fn chunk_of(&self, byte: u64) -> Option<Range<u64>> {

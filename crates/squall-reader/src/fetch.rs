@@ -16,6 +16,7 @@ use squall_schema::{Error, Result, panic_text};
 use tokio::sync::OnceCell;
 
 use crate::columns::Columns;
+use crate::footprint::PAGE_BYTES;
 use crate::horizon::part;
 use crate::sparse::SparseBytes;
 
@@ -111,9 +112,6 @@ pub(crate) struct Fetched {
     /// What of it is counted in the calendar of an old Spark.
     pub(crate) calendar: HybridCalendar,
 }
-
-/// Bytes of a page where nobody knows: what writers make them.
-const PAGE_BYTES: u64 = 1 << 20;
 
 impl Fetched {
     /// About how many bytes a decoder of it holds: of each column a page and a dictionary, decompressed.

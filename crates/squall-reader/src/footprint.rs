@@ -10,8 +10,8 @@ use crate::order::OrderOptions;
 const DECODE_BYTES: u64 = 256 << 10;
 
 /// What writers make a page: so many bytes, or rows where these are fewer.
-const PAGE_BYTES: u64 = 1 << 20;
-const PAGE_ROWS: u64 = 20_000;
+pub(crate) const PAGE_BYTES: u64 = 1 << 20;
+pub(crate) const PAGE_ROWS: u64 = 20_000;
 
 /// Fewest bytes of a slice where none are given: less is not worth a request.
 pub(crate) const LEAST_SLICE_BYTES: u64 = 64 << 10;

@@ -153,7 +153,7 @@ impl Picked<'_> {
                     decode_column(&column(*place, bytes)?, field).map_err(cells::in_batch)
                 }
                 Output::Column(place) => match &beside {
-                    Some(beside) => cells::decode(&beside.cells(*place)?, field),
+                    Some(beside) => cells::decode(&beside.cells(*place)?, field, &source.used),
                     None => Err(Error::internal("a cell has a fixed width")),
                 },
                 Output::Packed(places) => {

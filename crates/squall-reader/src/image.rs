@@ -13,6 +13,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch};
 use squall_schema::codec::{decode_views, view_field};
 use squall_schema::{Error, Field, Result, RowId, Schema};
 
+use crate::cells::UsedMemory;
 use crate::random::{Domain, stream};
 use crate::transform::record_batch;
 
@@ -57,7 +58,13 @@ impl Images {
     }
 
     /// The batch with views in place of cells. An error names the row of the batch.
-    pub(crate) fn decode(&self, batch: &RecordBatch, ids: &[RowId], seed: u64) -> Result<RecordBatch> {
+    pub(crate) fn decode(
+        &self,
+        batch: &RecordBatch,
+        ids: &[RowId],
+        seed: u64,
+        used: &UsedMemory,
+    ) -> Result<RecordBatch> {
         let mut columns = batch.columns().to_vec();
         for (place, field, spec) in &self.shown {
             let target = &self.schema.fields()[*place];
@@ -67,7 +74,7 @@ impl Images {
                 spec.view(size, &mut stream(seed, id.epoch, Domain::Image, id.sample))
             };
             let column = cells(&columns[*place])?;
-            let decoded = decode_views(&column, field, target, &mut view);
+            let decoded = decode_views(&column, (field, target), &mut view, used.take(target, column.len()));
             let decoded =
                 decoded.map_err(
                     |error| match error.place("row").and_then(|row| row.parse::<usize>().ok()) {
@@ -75,6 +82,7 @@ impl Images {
                         None => error,
                     },
                 )?;
+            used.watch(&decoded);
             columns[*place] = decoded;
         }
         record_batch(&self.schema, columns, batch.num_rows())

@@ -8,6 +8,7 @@ use squall_dataset::cache::{CacheOptions, RangeCache};
 use squall_dataset::{Dataset, DatasetUrl, OpenOptions, StoreOptions};
 use squall_schema::{Error, Result, RowId, Schema};
 
+use crate::cells::UsedMemory;
 use crate::columns::Columns;
 use crate::expand::SampleColumns;
 use crate::fetch::Footers;
@@ -90,6 +91,8 @@ pub(crate) struct Source {
     pub(crate) footprint: Footprint,
     /// What decides how samples are made of the selected rows, for the state.
     pub(crate) sampling: String,
+    /// For the columns of batches that are decoded.
+    pub(crate) used: Arc<UsedMemory>,
 }
 
 impl Source {
@@ -141,7 +144,7 @@ impl Source {
     /// A decoded batch behind the transform, with the columns that are delivered.
     pub(crate) fn transform(&self, batch: RecordBatch, ids: &[RowId], seed: u64) -> Result<RecordBatch> {
         let (batch, source) = match &self.images {
-            Some(images) => (images.decode(&batch, ids, seed)?, &images.schema),
+            Some(images) => (images.decode(&batch, ids, seed, &self.used)?, &images.schema),
             None => (batch, &*self.decoded),
         };
         let rows = Rows {
@@ -321,6 +324,7 @@ impl SourceOptions {
             layout,
             schema,
             sampling,
+            used: Arc::default(),
         })
     }
 }

@@ -122,15 +122,14 @@ impl SparseBytes {
             Some(bytes) if bytes.len() >= length => return Ok(bytes),
             here => here.unwrap_or_default(),
         };
+        // A column is read forwards: of each the last part is enough.
+        if let Some(chunk) = source.chunk_of(start) {
+            self.held().parts.retain(|start, _| !chunk.contains(start));
+        }
         let bytes = source
             .load(start, length, here)
             .map_err(|error| ParquetError::External(Box::new(error)))?;
-        let mut held = self.held();
-        // A column is read forwards: of each the last part is enough.
-        if let Some(chunk) = source.chunk_of(start) {
-            held.parts.retain(|start, _| !chunk.contains(start));
-        }
-        held.parts.insert(start, bytes.clone());
+        self.held().parts.insert(start, bytes.clone());
         Ok(bytes)
     }
 }

@@ -7,8 +7,9 @@ use arrow_array::{Array, ArrayRef, FixedSizeListArray};
 use arrow_buffer::{MutableBuffer, NullBuffer};
 use arrow_schema::DataType;
 
+use super::room::Room;
 use super::units::in_unit;
-use super::{Codec, JPEG_QUALITY, image, npy, npz, reserve, spark};
+use super::{Codec, JPEG_QUALITY, image, npy, npz, spark};
 use crate::arrow::item_field;
 use crate::columns::{column_from_values, elements_from_buffer, value_at};
 use crate::{DType, Error, Field, Result, Value};
@@ -33,7 +34,7 @@ struct Decoder<'a> {
 
 impl Decoder<'_> {
     /// Appends the elements of a cell to the buffer of a batch.
-    fn decode_into(&mut self, cell: &[u8], buffer: &mut MutableBuffer) -> Result<()> {
+    fn decode_into(&mut self, cell: &[u8], buffer: &mut Room) -> Result<()> {
         match codec_of(self.field, cell) {
             Some(Codec::Ndarray) => self.array_into(cell, buffer),
             Some(Codec::CompressedNdarray) => {
@@ -49,18 +50,14 @@ impl Decoder<'_> {
         }
     }
 
-    fn array_into(&mut self, cell: &[u8], buffer: &mut MutableBuffer) -> Result<()> {
+    fn array_into(&mut self, cell: &[u8], buffer: &mut Room) -> Result<()> {
         let field = self.field;
         if let Some(array) = self.npy.dense(cell)? {
             check(field, array.dtype, array.shape)?;
-            buffer.extend_from_slice(array.data);
-            return Ok(());
+            return append(array.data, buffer);
         }
         match self.array(cell)? {
-            Value::Tensor(tensor) => {
-                buffer.extend_from_slice(tensor.data());
-                Ok(())
-            }
+            Value::Tensor(tensor) => append(tensor.data(), buffer),
             other => Err(Error::corrupt(format!("expected {field}, found {}", other.kind()))),
         }
     }
@@ -152,6 +149,12 @@ impl Decoder<'_> {
     }
 }
 
+fn append(bytes: &[u8], buffer: &mut Room) -> Result<()> {
+    let none = || Error::unsupported(format!("a value of {} bytes: more than there is memory", bytes.len()));
+    buffer.next(bytes.len()).ok_or_else(none)?.copy_from_slice(bytes);
+    Ok(())
+}
+
 fn check(field: &Field, dtype: DType, shape: &[usize]) -> Result<()> {
     if dtype == field.dtype && field.shape.accepts(shape) {
         return Ok(());
@@ -230,6 +233,11 @@ pub fn decode_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
 /// The canonical column of a field from its cells, wherever they lie; `None` is a null. Cells that point into the pages of a
 /// file are copied once, into the column. An error names the row, counted in the cells.
 pub fn decode_cells(cells: &[Option<&[u8]>], field: &Field) -> Result<ArrayRef> {
+    decode_cells_into(cells, field, MutableBuffer::new(0))
+}
+
+/// [`decode_cells`]; a column of dense tensors takes the memory `used`, which is written over.
+pub fn decode_cells_into(cells: &[Option<&[u8]>], field: &Field, used: MutableBuffer) -> Result<ArrayRef> {
     let is_told = field.shape.as_fixed().is_some() && field.dtype.item_size().is_some();
     let mut decoder = Decoder {
         field,
@@ -249,39 +257,43 @@ pub fn decode_cells(cells: &[Option<&[u8]>], field: &Field) -> Result<ArrayRef> 
     let size = field.dtype.item_size().zip(field.shape.element_count());
     let size = size.and_then(|(item, count)| item.checked_mul(count));
     let decoded = match size {
-        Some(size) if !field.shape.is_scalar() => decode_dense(&mut decoder, cells, size),
+        Some(size) if !field.shape.is_scalar() => decode_dense(&mut decoder, cells, size, used),
         _ => decode_values(&mut decoder, cells),
     };
     decoded.map_err(|error| error.at("column", &field.name))
 }
 
 /// Tensors of one size, decoded into the one buffer that holds them all.
-fn decode_dense(decoder: &mut Decoder<'_>, cells: &[Option<&[u8]>], size: usize) -> Result<ArrayRef> {
+fn decode_dense(
+    decoder: &mut Decoder<'_>,
+    cells: &[Option<&[u8]>],
+    size: usize,
+    used: MutableBuffer,
+) -> Result<ArrayRef> {
     let field = decoder.field;
     let too_large = || {
         let rows = cells.len();
         Error::unsupported(format!("{rows} values of {field} take more memory than there is"))
     };
     size.checked_mul(cells.len()).ok_or_else(too_large)?;
-    let mut bytes = MutableBuffer::new(0);
+    let mut bytes = Room::new(used);
     let mut is_reserved = false;
     for (row, cell) in cells.iter().enumerate() {
         let Some(cell) = cell else {
-            reserve(&mut bytes, size).ok_or_else(too_large)?;
-            bytes.resize(bytes.len() + size, 0);
+            bytes.next(size).ok_or_else(too_large)?.fill(0);
             continue;
         };
         let decoded = decoder.decode_into(cell, &mut bytes);
         decoded.map_err(|error| error.at("row", row))?;
         // The shape is a claim of the metadata until a cell has it.
         if !is_reserved {
-            reserve(&mut bytes, size * (cells.len() - row - 1)).ok_or_else(too_large)?;
+            bytes.reserve(size * (cells.len() - row - 1)).ok_or_else(too_large)?;
             is_reserved = true;
         }
     }
     let length = field.shape.element_count().and_then(|count| i32::try_from(count).ok());
     let length = length.ok_or_else(|| Error::unsupported("a tensor of more than 2^31 elements"))?;
-    let elements = elements_from_buffer(field.dtype, bytes.into())?;
+    let elements = elements_from_buffer(field.dtype, bytes.finish())?;
     let item = Arc::new(item_field(field));
     let list = FixedSizeListArray::try_new_with_length(item, length, elements, validity(cells), cells.len());
     Ok(Arc::new(list.map_err(|error| {

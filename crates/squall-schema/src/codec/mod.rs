@@ -13,10 +13,12 @@ mod spark;
 
 mod units;
 
+mod room;
+
 mod decode;
 mod encode;
 
-pub use decode::{RawArray, cell_dtype, decode_cells, decode_column, raw_array};
+pub use decode::{RawArray, cell_dtype, decode_cells, decode_cells_into, decode_column, raw_array};
 pub use encode::{encode_column, encode_value};
 pub use image::{ImageView, Region, decode_views, view_field};
 pub(crate) use npy::scalar as npy_scalar;

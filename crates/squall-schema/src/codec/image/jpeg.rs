@@ -24,14 +24,15 @@ use turbo as library;
 
 use arrow_buffer::MutableBuffer;
 
-use super::{Accept, Size, make_room};
+use super::{Accept, Size, room_for};
+use crate::codec::room::Room;
 use crate::{DType, Error, Result, Tensor};
 
 /// The longest side of a jpeg image: libjpeg's own limit, a little below that of the format.
 const MAX_SIDE: usize = 65_500;
 
 /// Appends the pixels of a jpeg image that `accept` accepts, which are `uint8`.
-pub(in crate::codec) fn jpeg(cell: &[u8], out: &mut MutableBuffer, accept: Accept<'_>) -> Result<Size> {
+pub(in crate::codec) fn jpeg(cell: &[u8], out: &mut Room, accept: Accept<'_>) -> Result<Size> {
     decode(cell, out, accept, library::decode)
 }
 
@@ -39,7 +40,7 @@ pub(in crate::codec) fn jpeg(cell: &[u8], out: &mut MutableBuffer, accept: Accep
 /// more. Gives the size of what was decoded, and how many eighths it was.
 pub(in crate::codec) fn jpeg_scaled(
     cell: &[u8],
-    out: &mut MutableBuffer,
+    out: &mut Room,
     accept: Accept<'_>,
     scale: &mut dyn FnMut(Size) -> Result<u8>,
 ) -> Result<(Size, u8)> {
@@ -52,10 +53,9 @@ pub(in crate::codec) fn jpeg_scaled(
         width: side(frame.size.width),
         ..frame.size
     };
-    let start = out.len();
     // The frame's walk has bounded the product.
-    make_room(out, size.height * size.width * size.channels)?;
-    library::decode_scaled(cell, &frame, eighths, &mut out.as_slice_mut()[start..])?;
+    let pixels = room_for(out, size.height * size.width * size.channels)?;
+    library::decode_scaled(cell, &frame, eighths, pixels)?;
     Ok((size, eighths))
 }
 
@@ -71,22 +71,21 @@ pub(in crate::codec) fn jpeg_tensor(cell: &[u8], accept: Accept<'_>) -> Result<T
 }
 
 fn tensor(cell: &[u8], accept: Accept<'_>, library: Decode) -> Result<Tensor> {
-    let mut pixels = MutableBuffer::new(0);
+    let mut pixels = Room::new(MutableBuffer::new(0));
     let size = decode(cell, &mut pixels, accept, library)?;
-    Tensor::new(DType::UInt8, size.shape(), pixels.into())
+    Tensor::new(DType::UInt8, size.shape(), pixels.finish())
 }
 
 /// A decoder: a cell, its frame, and where its pixels go.
 type Decode = fn(&[u8], &Frame, &mut [u8]) -> Result<()>;
 
-fn decode(cell: &[u8], out: &mut MutableBuffer, accept: Accept<'_>, library: Decode) -> Result<Size> {
+fn decode(cell: &[u8], out: &mut Room, accept: Accept<'_>, library: Decode) -> Result<Size> {
     let frame = Frame::read(cell)?;
     let size = frame.size;
-    let start = out.len();
     size.offer(DType::UInt8, accept)?;
     // The frame's walk has bounded the product.
-    make_room(out, size.height * size.width * size.channels)?;
-    library(cell, &frame, &mut out.as_slice_mut()[start..])?;
+    let pixels = room_for(out, size.height * size.width * size.channels)?;
+    library(cell, &frame, pixels)?;
     Ok(size)
 }
 

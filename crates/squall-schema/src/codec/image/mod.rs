@@ -14,8 +14,7 @@ pub(super) use jpeg::{encode_jpeg, jpeg, jpeg_tensor};
 pub(super) use png::{Scratch, encode_png, png, png_tensor};
 pub use view::{ImageView, Region, decode_views, view_field};
 
-use arrow_buffer::MutableBuffer;
-
+use super::room::Room;
 use crate::{DType, Error, Result, Tensor};
 
 /// Most pixels of an image: 16,384 in each direction.
@@ -30,17 +29,10 @@ fn accept_any(_: DType, _: &[usize]) -> Result<()> {
     Ok(())
 }
 
-/// Memory for so many bytes of pixels.
-fn reserve_image(out: &mut MutableBuffer, size: usize) -> Result<()> {
+/// Room for so many bytes of pixels behind what is there, for a decoder to write to.
+fn room_for(out: &mut Room, size: usize) -> Result<&mut [u8]> {
     let none = || Error::unsupported(format!("an image of {size} bytes: more than there is memory"));
-    super::reserve(out, size).ok_or_else(none)
-}
-
-/// Zeros behind what is there, for a decoder to write to.
-fn make_room(out: &mut MutableBuffer, size: usize) -> Result<()> {
-    reserve_image(out, size)?;
-    out.resize(out.len() + size, 0);
-    Ok(())
+    out.next(size).ok_or_else(none)
 }
 
 /// Height, width, and 1 or 3 channels.

@@ -11,7 +11,8 @@ use std::io::Cursor;
 use arrow_buffer::MutableBuffer;
 use png::{BitDepth, ColorType, Compression, Decoder, DecodingError, Encoder, EncodingError, Limits, Transformations};
 
-use super::{Accept, Size, make_room, reserve_image};
+use super::{Accept, Size, room_for};
+use crate::codec::room::Room;
 use crate::{DType, Error, Result, Tensor};
 
 /// What the decoder may allocate beside the pixels.
@@ -49,27 +50,24 @@ impl Image {
 }
 
 /// Appends the pixels of a png image that `accept` accepts.
-pub(in crate::codec) fn png(
-    cell: &[u8],
-    out: &mut MutableBuffer,
-    scratch: &mut Scratch,
-    accept: Accept<'_>,
-) -> Result<Image> {
+pub(in crate::codec) fn png(cell: &[u8], out: &mut Room, scratch: &mut Scratch, accept: Accept<'_>) -> Result<Image> {
     let Some(lines) = plain::lines(cell, scratch, accept)? else {
         return any_png(cell, out, accept);
     };
-    let start = out.len();
-    let bytes = lines.image.bytes_with(0).unwrap_or(0);
-    reserve_image(out, bytes)?;
-    lines.iter().for_each(|line| out.extend_from_slice(line));
+    let pixels = room_for(out, lines.image.bytes_with(0).unwrap_or(0))?;
+    let line = lines.image.line().unwrap_or(0).max(1);
+    let places = pixels.chunks_exact_mut(line);
+    places
+        .zip(lines.iter())
+        .for_each(|(place, line)| place.copy_from_slice(line));
     if lines.image.dtype == DType::UInt16 {
-        turn_bytes(&mut out.as_slice_mut()[start..]);
+        turn_bytes(pixels);
     }
     Ok(lines.image)
 }
 
 /// [`png`] of every form.
-fn any_png(cell: &[u8], out: &mut MutableBuffer, accept: Accept<'_>) -> Result<Image> {
+fn any_png(cell: &[u8], out: &mut Room, accept: Accept<'_>) -> Result<Image> {
     let damaged = |error: DecodingError| Error::corrupt("cannot decode the png image").with_source(error);
     let mut decoder = Decoder::new_with_limits(Cursor::new(cell), Limits { bytes: MEMORY });
     // Palettes and fewer than 8 bits become bytes, as in OpenCV.
@@ -113,11 +111,13 @@ fn any_png(cell: &[u8], out: &mut MutableBuffer, accept: Accept<'_>) -> Result<I
     };
     size.offer(dtype, accept)?;
     let start = out.len();
-    make_room(out, bytes)?;
-    let pixels = &mut out.as_slice_mut()[start..];
+    let pixels = room_for(out, bytes)?;
     reader.next_frame(pixels).map_err(damaged)?;
     // An image that lost its end may have lost more.
     reader.finish().map_err(damaged)?;
+    if item == 2 {
+        turn_bytes(pixels);
+    }
     if shade {
         let n_pixels = pixels.len() / (2 * item);
         for i in 0..n_pixels {
@@ -125,17 +125,14 @@ fn any_png(cell: &[u8], out: &mut MutableBuffer, accept: Accept<'_>) -> Result<I
         }
         out.truncate(start + n_pixels * item);
     }
-    if item == 2 {
-        turn_bytes(&mut out.as_slice_mut()[start..]);
-    }
     Ok(Image { size, dtype })
 }
 
 /// A png image as a tensor of its own.
 pub(in crate::codec) fn png_tensor(cell: &[u8], accept: Accept<'_>) -> Result<Tensor> {
-    let mut pixels = MutableBuffer::new(0);
+    let mut pixels = Room::new(MutableBuffer::new(0));
     let image = png(cell, &mut pixels, &mut Scratch::default(), accept)?;
-    Tensor::new(image.dtype, image.size.shape(), pixels.into())
+    Tensor::new(image.dtype, image.size.shape(), pixels.finish())
 }
 
 /// A `uint8` or `uint16` tensor, `[height, width]` or `[height, width, 3]`, as a png image.

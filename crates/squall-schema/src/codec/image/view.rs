@@ -13,10 +13,11 @@ use arrow_buffer::MutableBuffer;
 #[cfg(feature = "image-resize")]
 use fast_image_resize as fir;
 
-use super::{Scratch, Size, check_pixels, jpeg_scaled, make_room, png};
+use super::{Scratch, Size, check_pixels, jpeg_scaled, png, room_for};
 use crate::arrow::item_field;
+use crate::codec::Codec;
 use crate::codec::decode::{FREE_RATIO, FREE_SIZE, codec_of, validity};
-use crate::codec::{Codec, reserve};
+use crate::codec::room::Room;
 use crate::columns::elements_from_buffer;
 use crate::{DType, Error, Field, Result, Shape};
 
@@ -73,21 +74,22 @@ pub fn view_field(field: &Field, height: usize, width: usize) -> Result<Field> {
 }
 
 /// Views of the images in cells, in the column of `target`, which is a [`view_field`] of `field`. `view` is asked with the place of
-/// a cell, the height and the width of its image. An error names the row, counted in the cells.
+/// a cell, the height and the width of its image. The column takes the memory `used`, which may be empty. An error names the row,
+/// counted in the cells.
 pub fn decode_views(
     cells: &[Option<&[u8]>],
-    field: &Field,
-    target: &Field,
+    (field, target): (&Field, &Field),
     view: &mut dyn FnMut(usize, [usize; 2]) -> Result<ImageView>,
+    used: MutableBuffer,
 ) -> Result<ArrayRef> {
-    let mut decoder = Views::new(field, target)?;
+    let mut decoder = Views::new(field, target, used)?;
     let mut decode = |row: usize, cell: &Option<&[u8]>| match cell {
         Some(cell) => {
             decoder.append(cell, &mut |size| view(row, size))?;
             // There is an image, so the size of the views is no mere claim.
             decoder.reserve(cells.len() - row - 1)
         }
-        None if field.nullable => make_room(&mut decoder.out, decoder.size.bytes()),
+        None if field.nullable => room_for(&mut decoder.out, decoder.size.bytes()).map(|pixels| pixels.fill(0)),
         None => Err(Error::corrupt(format!("a null where {field} has none"))),
     };
     let mut cells_in_turn = cells.iter().enumerate();
@@ -102,16 +104,16 @@ struct Views<'a> {
     field: &'a Field,
     /// The size of all views.
     size: Size,
-    out: MutableBuffer,
+    out: Room,
     /// The pixels of the image that is looked at.
-    pixels: MutableBuffer,
+    pixels: Room,
     png: Scratch,
     #[cfg(feature = "image-resize")]
     resizer: fir::Resizer,
 }
 
 impl<'a> Views<'a> {
-    fn new(field: &'a Field, target: &Field) -> Result<Self> {
+    fn new(field: &'a Field, target: &Field, used: MutableBuffer) -> Result<Self> {
         let (height, width, channels) = match target.shape.as_fixed().as_deref() {
             Some([height, width]) => (*height, *width, 1),
             Some([height, width, channels]) => (*height, *width, *channels),
@@ -124,8 +126,8 @@ impl<'a> Views<'a> {
                 width,
                 channels,
             },
-            out: MutableBuffer::new(0),
-            pixels: MutableBuffer::new(0),
+            out: Room::new(used),
+            pixels: Room::new(MutableBuffer::new(0)),
             png: Scratch::default(),
             #[cfg(feature = "image-resize")]
             resizer: fir::Resizer::new(),
@@ -134,7 +136,7 @@ impl<'a> Views<'a> {
 
     fn reserve(&mut self, rows: usize) -> Result<()> {
         let bytes = self.size.bytes().checked_mul(rows);
-        let reserved = bytes.and_then(|bytes| reserve(&mut self.out, bytes));
+        let reserved = bytes.and_then(|bytes| self.out.reserve(bytes));
         reserved.ok_or_else(|| Error::unsupported(format!("{rows} views take more memory than there is")))
     }
 
@@ -156,7 +158,7 @@ impl<'a> Views<'a> {
             }
             Ok(())
         };
-        self.pixels.clear();
+        self.pixels.truncate(0);
         let mut sure = |size: Size| {
             let own = view([size.height, size.width])?;
             own.check(size).map(|()| own)
@@ -177,19 +179,13 @@ impl<'a> Views<'a> {
             }
         };
         let view = view.scaled(eighths, decoded);
-        let start = self.out.len();
-        make_room(&mut self.out, wanted.bytes())?;
-        let target = &mut self.out.as_slice_mut()[start..];
+        let target = room_for(&mut self.out, wanted.bytes())?;
+        let pixels = self.pixels.written();
         match view.place_of_copy(wanted) {
-            Some(place) => copy((&self.pixels, decoded), place, (&mut *target, wanted)),
+            Some(place) => copy((pixels, decoded), place, (&mut *target, wanted)),
             None => {
                 #[cfg(feature = "image-resize")]
-                resize(
-                    &mut self.resizer,
-                    (&self.pixels, decoded),
-                    &view,
-                    (&mut *target, wanted),
-                )?;
+                resize(&mut self.resizer, (pixels, decoded), &view, (&mut *target, wanted))?;
                 #[cfg(not(feature = "image-resize"))]
                 return Err(Error::unsupported(
                     "images are resized with the feature image-resize only",
@@ -205,7 +201,7 @@ impl<'a> Views<'a> {
     fn finish(self, cells: &[Option<&[u8]>], target: &Field) -> Result<ArrayRef> {
         let length = i32::try_from(self.size.bytes());
         let length = length.map_err(|_| Error::unsupported("a tensor of more than 2^31 elements"))?;
-        let elements = elements_from_buffer(DType::UInt8, self.out.into())?;
+        let elements = elements_from_buffer(DType::UInt8, self.out.finish())?;
         let item = Arc::new(item_field(target));
         let list = FixedSizeListArray::try_new_with_length(item, length, elements, validity(cells), cells.len());
         Ok(Arc::new(list.map_err(|error| {

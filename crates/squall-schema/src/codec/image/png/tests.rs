@@ -10,19 +10,19 @@ type Decoded = std::result::Result<(Image, Vec<u8>), String>;
 
 /// What both ways make of a cell; of the plain one `None` where it leaves the cell to the other.
 fn both(cell: &[u8], scratch: &mut Scratch) -> (Option<Decoded>, Decoded) {
-    let mut out = MutableBuffer::new(0);
+    let mut out = Room::new(MutableBuffer::new(0));
     let general = any_png(cell, &mut out, &accept_any);
     let general = general
-        .map(|image| (image, out.to_vec()))
+        .map(|image| (image, out.written().to_vec()))
         .map_err(|error| error.to_string());
     let is_plain = plain::lines(cell, scratch, &accept_any)
         .expect("all are accepted")
         .is_some();
     let plain = is_plain.then(|| {
-        let mut out = MutableBuffer::new(0);
+        let mut out = Room::new(MutableBuffer::new(0));
         let image = png(cell, &mut out, scratch, &accept_any);
         image
-            .map(|image| (image, out.to_vec()))
+            .map(|image| (image, out.written().to_vec()))
             .map_err(|error| error.to_string())
     });
     (plain, general)
