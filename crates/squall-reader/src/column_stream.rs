@@ -88,13 +88,15 @@ impl ColumnStream {
         })
     }
 
-    /// About how many bytes it holds: of each chunk a page, or what is read at a time if that is more, and what is behind it.
+    /// About how many bytes it holds: of each chunk a page, or what is read at a time if that is more, and what is behind it. A page that
+    /// comes in several reads is there twice when they are joined.
     pub(crate) fn most(&self) -> u64 {
         let of = |chunk: &Range<u64>| {
             let len = chunk.end - chunk.start;
             let page = u128::from(len) * u128::from(PAGE_ROWS) / u128::from(self.rows.max(1));
             let page = u64::try_from(page).unwrap_or(u64::MAX).min(PAGE_BYTES);
-            self.bytes.max(page).saturating_add(self.bytes).min(len)
+            let joined = if page > self.bytes { page } else { 0 };
+            (self.bytes.max(page) + self.bytes).min(len) + joined.min(len)
         };
         self.chunks.iter().map(of).sum()
     }
