@@ -112,7 +112,12 @@ fn views(options: &Options) -> Result<()> {
                     full_decode,
                 };
                 let shown = each(&|| {
-                    black_box(decode_views(&cells, &field, &target, &mut |_, _| Ok(view))?);
+                    black_box(decode_views(
+                        &cells,
+                        (&field, &target),
+                        &mut |_, _| Ok(view),
+                        Default::default(),
+                    )?);
                     Ok(())
                 })?;
                 let scale = if full_decode {
