@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use squall::codec::{Codec, ImageView, Region, decode_cells, decode_views, encode_value, view_field};
+use squall::codec::{Codec, FreshMemory, ImageView, Region, decode_cells, decode_views, encode_value, view_field};
 use squall::{DType, Field, Shape, Tensor, Value};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -116,7 +116,7 @@ fn views(options: &Options) -> Result<()> {
                         &cells,
                         (&field, &target),
                         &mut |_, _| Ok(view),
-                        Default::default(),
+                        &FreshMemory,
                     )?);
                     Ok(())
                 })?;

@@ -2,15 +2,14 @@
 //!
 //! It comes after the shuffle, so that windows hold a jpeg of 20 kB and not its 200 kB of pixels.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::{ArrayRef, RecordBatch};
 use arrow_buffer::{Buffer, MutableBuffer};
-use squall_schema::codec::{decode_cells_into, decode_column};
+use bytes::Bytes;
+use squall_schema::codec::{CellMemory, FreshMemory, decode_cells_in, decode_column};
 use squall_schema::{Error, Field, Result, Schema};
 
-use crate::footprint::fixed_bytes;
 use crate::transform::record_batch;
 
 /// The batch with the columns of `schema`, from one with its stored columns. An error names the row of the batch.
@@ -36,52 +35,82 @@ pub(crate) fn decode_cells(batch: RecordBatch, schema: &Schema) -> Result<Record
 
 /// The column of a field from its cells, wherever they lie. An error names the row of the batch.
 pub(crate) fn decode(cells: &[Option<&[u8]>], field: &Field, used: &UsedMemory) -> Result<ArrayRef> {
-    let column = decode_cells_into(cells, field, used.take(field, cells.len())).map_err(in_batch)?;
-    used.watch(&column);
-    Ok(column)
+    decode_cells_in(cells, field, used).map_err(in_batch)
 }
 
-/// The memory of columns that were handed out. Pages of fresh memory are cleared by the system when they are touched first, which
-/// takes a fifth as long as decoding images to them; a column takes the memory of one that nobody holds any more.
-#[derive(Debug, Default)]
-pub(crate) struct UsedMemory(Mutex<Vec<Buffer>>);
+/// The memory of columns that nobody holds any more. Pages of fresh memory are cleared by the system when they are touched first, which
+/// takes a fifth as long as decoding images to them; a column takes the memory of one that is gone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct UsedMemory(Arc<Mutex<Vec<MutableBuffer>>>);
 
 impl UsedMemory {
     /// Fewest bytes of a column for which it pays.
     const LEAST: usize = 256 << 10;
-    /// Most columns that nobody holds and that are kept.
-    const MOST_IDLE: usize = 2;
+    /// Most bytes that are kept, of two columns or more.
+    const MOST: usize = 64 << 20;
 
-    /// Memory for a column of so many rows, or none.
-    pub(crate) fn take(&self, field: &Field, rows: usize) -> MutableBuffer {
-        let bytes = fixed_bytes(field).and_then(|size| usize::try_from(size).ok()?.checked_mul(rows));
-        let fits = |buffer: &Buffer| {
-            let Some(bytes) = bytes else { return false };
-            buffer.strong_count() == 1 && (bytes..=bytes.saturating_mul(2)).contains(&buffer.len())
-        };
-        let mut buffers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = buffers.iter().position(fits).map(|place| buffers.swap_remove(place));
-        // Nobody else can have got hold of it meanwhile.
-        let found = found.and_then(|buffer| buffer.into_mutable().ok());
+    fn kept(&self) -> MutexGuard<'_, Vec<MutableBuffer>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give(&self, memory: MutableBuffer) {
+        let mut kept = self.kept();
+        kept.push(memory);
+        let mut bytes: usize = kept.iter().map(MutableBuffer::capacity).sum();
+        let mut gone = Vec::new();
+        while bytes > Self::MOST && kept.len() > 2 {
+            let oldest = kept.remove(0);
+            bytes -= oldest.capacity();
+            gone.push(oldest);
+        }
+        // Giving memory back to the system takes long: not under the lock.
+        drop(kept);
+        drop(gone);
+    }
+}
+
+impl CellMemory for UsedMemory {
+    fn take(&self, bytes: usize) -> MutableBuffer {
+        let mut kept = self.kept();
+        let fits = |memory: &MutableBuffer| (bytes..=bytes.saturating_mul(2)).contains(&memory.capacity());
+        // The last one may still be in a cache.
+        let found = kept.iter().rposition(fits).map(|place| kept.remove(place));
         found.unwrap_or_else(|| MutableBuffer::new(0))
     }
 
-    /// Takes a column's memory back when nobody holds it any more.
-    pub(crate) fn watch(&self, column: &ArrayRef) {
-        let Some(list) = column.as_fixed_size_list_opt() else {
-            return;
+    fn finish(&self, memory: MutableBuffer, len: usize) -> Buffer {
+        if memory.capacity() < Self::LEAST {
+            return FreshMemory.finish(memory, len);
+        }
+        let held = Held {
+            memory: Some(memory),
+            len,
+            // Memory that comes back behind the reader's end goes.
+            home: Arc::downgrade(&self.0),
         };
-        let data = list.values().to_data();
-        if let [buffer] = data.buffers()
-            && buffer.len() >= Self::LEAST
-        {
-            let mut buffers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut idle = 0;
-            buffers.retain(|buffer| {
-                idle += usize::from(buffer.strong_count() == 1);
-                idle <= Self::MOST_IDLE || buffer.strong_count() > 1
-            });
-            buffers.push(buffer.clone());
+        Bytes::from_owner(held).into()
+    }
+}
+
+/// The memory of a column that somebody holds.
+struct Held {
+    memory: Option<MutableBuffer>,
+    len: usize,
+    home: Weak<Mutex<Vec<MutableBuffer>>>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        self.memory
+            .as_ref()
+            .map_or(&[], |memory| &memory.as_slice()[..self.len])
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let (Some(memory), Some(home)) = (self.memory.take(), self.home.upgrade()) {
+            UsedMemory(home).give(memory);
         }
     }
 }
@@ -93,3 +122,6 @@ pub(crate) fn in_batch(error: Error) -> Error {
         None => error,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,14 @@
-//! Column chunks of which nobody knows where their pages are, read from their beginnings.
+//! Column chunks of which nobody knows where their pages are, read from their beginnings: a [`Source`] of [`SparseBytes`].
+//!
+//! Input are the chunks that a decoder reads, output their bytes in the order in which it asks for them. It never holds more of a chunk
+//! than the page that is decoded, what was read with it, and one read ahead; each is counted when its size is known. Reads ahead are the
+//! only tasks that the pipeline does not begin itself: they end with their stream.
+//!
+//! [`SparseBytes`]: crate::sparse::SparseBytes
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use parquet::arrow::ProjectionMask;
@@ -13,6 +19,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use crate::budget::Permit;
 use crate::fetch::Chunk;
 use crate::footprint::{PAGE_BYTES, PAGE_ROWS};
 use crate::horizon::part;
@@ -45,8 +52,30 @@ pub(crate) struct ColumnStream {
     rows: u64,
     /// Bytes that are read at a time.
     bytes: u64,
-    /// What is read ahead, by the place where the chunk begins.
-    ahead: Mutex<HashMap<u64, Ahead>>,
+    state: Mutex<State>,
+}
+
+/// What is in memory of the chunks, or will be.
+struct State {
+    /// By the place where a chunk begins: what is read ahead of it, and how many bytes of it are here.
+    ahead: HashMap<u64, Ahead>,
+    here: HashMap<u64, u64>,
+    /// What was taken for them to begin with.
+    expected: u64,
+    permit: Permit,
+}
+
+impl State {
+    /// Counts what is held, and these bytes more.
+    fn count(&mut self, more: u64) {
+        let ahead: u64 = self
+            .ahead
+            .values()
+            .map(|ahead| ahead.range.end - ahead.range.start)
+            .sum();
+        let held = self.here.values().sum::<u64>() + ahead + more;
+        self.permit.resize(held.max(self.expected));
+    }
 }
 
 /// Bytes that are on their way.
@@ -67,7 +96,7 @@ impl ColumnStream {
         metadata: &ParquetMetaData,
         (row_group, projection): (usize, &ProjectionMask),
         (piece, most): (&Piece, u64),
-        streaming: Streaming,
+        (streaming, permit): (Streaming, Permit),
     ) -> Result<Self> {
         let size = streaming.dataset.files()[piece.file as usize].size;
         let columns = metadata.row_group(row_group).columns().iter().enumerate();
@@ -77,28 +106,34 @@ impl ColumnStream {
             .collect::<Result<Vec<_>>>()?;
         chunks.sort_by_key(|chunk| chunk.start);
         let bytes = (most / 2 / chunks.len().max(1) as u64).clamp(READ_BYTES.start, READ_BYTES.end);
+        let rows = u64::try_from(metadata.row_group(row_group).num_rows()).unwrap_or(0);
+        // Of each chunk a page, or what is read at a time if that is more, and what is behind it.
+        let expected = |chunk: &Range<u64>| {
+            let len = chunk.end - chunk.start;
+            let page = u128::from(len) * u128::from(PAGE_ROWS) / u128::from(rows.max(1));
+            let page = u64::try_from(page).unwrap_or(u64::MAX).min(PAGE_BYTES);
+            (bytes.max(page) + bytes).min(len)
+        };
+        let mut state = State {
+            ahead: HashMap::new(),
+            here: HashMap::new(),
+            expected: chunks.iter().map(expected).sum(),
+            permit,
+        };
+        state.count(0);
         Ok(Self {
             streaming,
             file: piece.file,
             chunks,
             row_group,
-            rows: u64::try_from(metadata.row_group(row_group).num_rows()).unwrap_or(0),
+            rows,
             bytes,
-            ahead: Mutex::default(),
+            state: Mutex::new(state),
         })
     }
 
-    /// About how many bytes it holds: of each chunk a page, or what is read at a time if that is more, and what is behind it. A page that
-    /// comes in several reads is there twice when they are joined.
-    pub(crate) fn most(&self) -> u64 {
-        let of = |chunk: &Range<u64>| {
-            let len = chunk.end - chunk.start;
-            let page = u128::from(len) * u128::from(PAGE_ROWS) / u128::from(self.rows.max(1));
-            let page = u64::try_from(page).unwrap_or(u64::MAX).min(PAGE_BYTES);
-            let joined = if page > self.bytes { page } else { 0 };
-            (self.bytes.max(page) + self.bytes).min(len) + joined.min(len)
-        };
-        self.chunks.iter().map(of).sum()
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins to read.
@@ -146,8 +181,8 @@ impl ColumnStream {
 
     /// Takes what is read ahead of a chunk, if it goes on from this byte.
     fn take_ahead(&self, chunk: &Range<u64>, byte: u64) -> Option<Ahead> {
-        let mut all = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        all.remove(&chunk.start).filter(|ahead| ahead.range.contains(&byte))
+        let ahead = self.state().ahead.remove(&chunk.start);
+        ahead.filter(|ahead| ahead.range.contains(&byte))
     }
 }
 
@@ -159,39 +194,55 @@ impl Source for ColumnStream {
         let needed = start.saturating_add(length as u64).min(chunk.end);
         let first = start + here.len() as u64;
         let mut ahead = self.take_ahead(&chunk, first);
-        // The header of the next page comes with a page that is longer.
-        let behind = |next: u64| next.saturating_add(self.bytes.max(needed.saturating_sub(next) + HEADER_BYTES as u64));
+        // Where pages are passed over, only their headers are read.
+        let is_jump = here.is_empty() && ahead.is_none() && length <= HEADER_BYTES;
+        // The header of the next page comes with a page.
+        let page = (length + HEADER_BYTES) as u64;
+        let behind = |next: u64| match is_jump {
+            true => needed,
+            false => next.saturating_add(self.bytes.max(needed.saturating_sub(next) + HEADER_BYTES as u64)),
+        };
         let until = ahead.as_ref().map_or(first, |ahead| ahead.range.end);
         let until = if until < needed {
             behind(until).min(chunk.end)
         } else {
             until
         };
-        let mut bytes = here;
-        while start + (bytes.len() as u64) < needed {
-            let next = start + bytes.len() as u64;
+        let size = until - start;
+        {
+            let mut state = self.state();
+            state.here.insert(chunk.start, size);
+            // What is joined is there twice meanwhile.
+            state.count(if here.is_empty() { 0 } else { until - first });
+        }
+        let mut parts = BytesMut::new();
+        let mut whole = None;
+        if !here.is_empty() {
+            parts.reserve(size as usize);
+            parts.extend_from_slice(&here);
+        }
+        // What it is part of goes before more comes.
+        drop(here);
+        let mut next = first;
+        while next < needed {
             let read = ahead.take().unwrap_or_else(|| self.read(&chunk, next..until));
             let skip = (next - read.range.start) as usize;
             let part = self.wait(read)?.slice(skip..);
-            bytes = match bytes.is_empty() {
-                true => part,
-                false => {
-                    let mut joined = BytesMut::with_capacity((until - start) as usize);
-                    joined.extend_from_slice(&bytes);
-                    // What it is part of goes before more comes.
-                    drop(bytes);
-                    joined.extend_from_slice(&part);
-                    joined.freeze()
-                }
-            };
+            next += part.len() as u64;
+            if parts.is_empty() && next >= needed {
+                whole = Some(part);
+            } else {
+                parts.reserve((size as usize).saturating_sub(parts.len()));
+                parts.extend_from_slice(&part);
+            }
         }
-        let next = start + bytes.len() as u64;
-        if next < chunk.end {
-            let ahead = self.read(&chunk, next..next.saturating_add(self.bytes).min(chunk.end));
-            let mut all = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-            all.insert(chunk.start, ahead);
+        if next < chunk.end && !is_jump {
+            let more = self.bytes.max(page);
+            let ahead = self.read(&chunk, next..next.saturating_add(more).min(chunk.end));
+            self.state().ahead.insert(chunk.start, ahead);
         }
-        Ok(bytes)
+        self.state().count(0);
+        Ok(whole.unwrap_or_else(|| parts.freeze()))
     }
 
     fn chunk_of(&self, byte: u64) -> Option<Range<u64>> {

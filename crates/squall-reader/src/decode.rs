@@ -68,7 +68,7 @@ impl Decoder {
         Ok(Self {
             reader: source
                 .reader(&rows, source.projection.clone())
-                .map_err(|error| corrupt(error, None))?,
+                .map_err(|error| source.bytes.take_failure().unwrap_or_else(|| corrupt(error, None)))?,
             source,
             left: None,
             rows,
@@ -119,7 +119,10 @@ impl Decoder {
 
     fn decode(&mut self) -> Result<RecordBatch> {
         let batch = match self.reader.next() {
-            Some(batch) => batch.map_err(|error| corrupt(error.into(), self.source.damaged(&self.rows)))?,
+            Some(batch) => batch.map_err(|error| {
+                let failure = self.source.bytes.take_failure();
+                failure.unwrap_or_else(|| corrupt(error.into(), self.source.damaged(&self.rows)))
+            })?,
             None => return Err(Error::corrupt("the row group has fewer rows than its footer says")),
         };
         let rows = batch.num_rows();

@@ -74,7 +74,7 @@ impl Images {
                 spec.view(size, &mut stream(seed, id.epoch, Domain::Image, id.sample))
             };
             let column = cells(&columns[*place])?;
-            let decoded = decode_views(&column, (field, target), &mut view, used.take(target, column.len()));
+            let decoded = decode_views(&column, (field, target), &mut view, used);
             let decoded =
                 decoded.map_err(
                     |error| match error.place("row").and_then(|row| row.parse::<usize>().ok()) {
@@ -82,7 +82,6 @@ impl Images {
                         None => error,
                     },
                 )?;
-            used.watch(&decoded);
             columns[*place] = decoded;
         }
         record_batch(&self.schema, columns, batch.num_rows())

@@ -4,7 +4,8 @@
 //!
 //! The files stand in the order of the data. Up to [`Share`] all is pure, but for what `scan` reads to select rows: [`Selection`]
 //! says which rows, [`Order`] in which order, [`Share`] which of them a rank takes at which step. Behind it bytes move: `columns`
-//! says which, `fetch` gets them, `decode` makes columns of them and `expand` samples, which lie in a `window`, `picked` says which of them a batch takes and `gather` makes its columns,
+//! says which, `fetch` gets them, `decode` makes columns of them and `expand` samples,
+//! which lie in a `window`; `picked` says which of them a batch takes and `gather` makes its columns,
 //! `cells` decodes what is encoded in it, an [`ImageSpec`] crops and resizes, a [`TransformSpec`] changes it, and `pipeline`, the only file that spawns, drives all of
 //! them through the jobs of `work` and restores the order. [`make_reader`] and [`make_batch_reader`] are where a user starts;
 //! [`make_dataset`] gives rows by their index instead, [`make_mixed_reader`] those of several datasets.

@@ -1,4 +1,4 @@
-//! The only file that spawns, orders and cancels.
+//! The only file that spawns, orders and cancels, but for what `column_stream` reads ahead of a decoder.
 //!
 //! ```text
 //!             new windows                 bytes                    decoded windows

@@ -42,7 +42,7 @@ pub(crate) struct Slice {
 pub(crate) async fn open(
     wanted: Wanted<'_>,
     next: Next,
-    mut permit: Permit,
+    permit: Permit,
     streaming: Streaming,
 ) -> Result<(Fetched, Slice)> {
     let file = wanted.dataset.file_of(wanted.piece);
@@ -57,9 +57,13 @@ pub(crate) async fn open(
     let has_pages = has_pages(metadata, row_group, &projection, file.size)?;
     let len = next.len;
     let (bytes, slice) = if let (Some(most), false) = (next.bytes, has_pages) {
-        let source = ColumnStream::new(metadata, (row_group, &projection), (wanted.piece, most), streaming)?;
-        permit.resize(source.most());
-        let bytes = SparseBytes::streamed(Arc::new(source), file.size, permit);
+        let source = ColumnStream::new(
+            metadata,
+            (row_group, &projection),
+            (wanted.piece, most),
+            (streaming, permit),
+        )?;
+        let bytes = SparseBytes::streamed(Arc::new(source), file.size);
         let slice = Slice {
             to: len,
             pages: Pages::new(),

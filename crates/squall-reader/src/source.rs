@@ -92,7 +92,7 @@ pub(crate) struct Source {
     /// What decides how samples are made of the selected rows, for the state.
     pub(crate) sampling: String,
     /// For the columns of batches that are decoded.
-    pub(crate) used: Arc<UsedMemory>,
+    pub(crate) used: UsedMemory,
 }
 
 impl Source {
@@ -324,7 +324,7 @@ impl SourceOptions {
             layout,
             schema,
             sampling,
-            used: Arc::default(),
+            used: UsedMemory::default(),
         })
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{Buf, Bytes, buf::Reader};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
-use squall_schema::Result;
+use squall_schema::{Error, Result};
 
 use crate::budget::Permit;
 
@@ -34,6 +34,8 @@ struct Held {
     /// Each part by the place of its first byte.
     parts: BTreeMap<u64, Bytes>,
     slices: VecDeque<Slice>,
+    /// Why bytes did not come: parquet hands its text on, and no more.
+    failure: Option<Error>,
 }
 
 /// Parts that came together, and go together.
@@ -60,14 +62,12 @@ impl SparseBytes {
     }
 
     /// Parts that are read when they are asked for.
-    pub(crate) fn streamed(source: Arc<dyn Source>, file_size: u64, permit: Permit) -> Self {
-        let bytes = Self {
+    pub(crate) fn streamed(source: Arc<dyn Source>, file_size: u64) -> Self {
+        Self {
             held: Arc::default(),
             file_size,
             source: Some(source),
-        };
-        bytes.add(Vec::new(), u64::MAX, Some(permit));
-        bytes
+        }
     }
 
     /// Whether what is not here is read when it is asked for.
@@ -95,6 +95,11 @@ impl SparseBytes {
                 held.parts.remove(start);
             }
         }
+    }
+
+    /// Takes the reason why bytes did not come, if some did not.
+    pub(crate) fn take_failure(&self) -> Option<Error> {
+        self.held().failure.take()
     }
 
     /// Bytes that are held.
@@ -126,9 +131,11 @@ impl SparseBytes {
         if let Some(chunk) = source.chunk_of(start) {
             self.held().parts.retain(|start, _| !chunk.contains(start));
         }
-        let bytes = source
-            .load(start, length, here)
-            .map_err(|error| ParquetError::External(Box::new(error)))?;
+        let bytes = source.load(start, length, here).map_err(|error| {
+            let text = ParquetError::General(error.to_string());
+            self.held().failure.get_or_insert(error);
+            text
+        })?;
         self.held().parts.insert(start, bytes.clone());
         Ok(bytes)
     }
@@ -147,7 +154,12 @@ impl ChunkReader for SparseBytes {
         // What is read this way is a page's header.
         let chunk = self.source.as_ref().and_then(|source| source.chunk_of(start));
         let left = chunk.map_or(0, |chunk| usize::try_from(chunk.end - start).unwrap_or(usize::MAX));
-        Ok(self.from(start, left.min(HEADER_BYTES))?.reader())
+        let bytes = self.from(start, left.min(HEADER_BYTES))?;
+        Ok(match self.source {
+            // The reader outlives the page that is read next, which takes the place of what these are part of.
+            Some(_) => Bytes::copy_from_slice(&bytes[..bytes.len().min(HEADER_BYTES)]).reader(),
+            None => bytes.reader(),
+        })
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {

@@ -575,3 +575,40 @@ fn a_budget_that_is_too_small_is_refused_with_the_numbers() {
     let zero = error(reader().slice_size(ByteSize::new(0)).build());
     assert_eq!(zero.to_string(), "expected slices of at least one byte, found 0");
 }
+
+/// Bytes that do not come are no damage: nothing is wrong with a column whose store fails while it is streamed.
+#[test]
+fn a_store_that_fails_in_the_middle_of_a_stream_is_to_blame() {
+    let table = Stored::write(&Form {
+        page_index: false,
+        cells: Cells::Bytes(9000),
+        ..Form::default()
+    });
+    let reader = make_batch_reader(table.url())
+        .shuffle(Shuffle::None)
+        .batch_size(2)
+        .workers(1)
+        .prefetch(1);
+    let mut reader = reader.slice_size(ByteSize::kib(64)).build().expect("a reader");
+    reader.next_samples().expect("a batch").expect("of the first row group");
+    table.remove_files();
+    let mut delivered = 2;
+    let (error, delivered) = within(LONG, move || {
+        loop {
+            match reader.next_samples().expect("an error before the end") {
+                Ok(batch) => delivered += batch.ids.len(),
+                Err(error) => return (error, delivered),
+            }
+        }
+    });
+    assert!(
+        delivered < 150,
+        "all row groups of the first file, whose footer is here, were here too"
+    );
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    assert!(
+        error.place("file").is_some() && error.place("row group") == Some("0"),
+        "{error}"
+    );
+    assert!(!error.to_string().contains("decode"), "{error}");
+}

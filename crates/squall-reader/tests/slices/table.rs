@@ -104,6 +104,16 @@ impl Stored {
         Self(directory)
     }
 
+    /// Takes all of its files away.
+    pub(super) fn remove_files(&self) {
+        for entry in std::fs::read_dir(self.0.path()).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_file() {
+                std::fs::remove_file(path).expect("gone");
+            }
+        }
+    }
+
     pub(super) fn url(&self) -> String {
         self.0.path().to_str().expect("a UTF-8 path").to_owned()
     }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, FixedSizeListArray};
-use arrow_buffer::{MutableBuffer, NullBuffer};
+use arrow_buffer::NullBuffer;
 use arrow_schema::DataType;
 
-use super::room::Room;
+use super::room::{CellMemory, FreshMemory, Room};
 use super::units::in_unit;
 use super::{Codec, JPEG_QUALITY, image, npy, npz, spark};
 use crate::arrow::item_field;
@@ -233,11 +233,11 @@ pub fn decode_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
 /// The canonical column of a field from its cells, wherever they lie; `None` is a null. Cells that point into the pages of a
 /// file are copied once, into the column. An error names the row, counted in the cells.
 pub fn decode_cells(cells: &[Option<&[u8]>], field: &Field) -> Result<ArrayRef> {
-    decode_cells_into(cells, field, MutableBuffer::new(0))
+    decode_cells_in(cells, field, &FreshMemory)
 }
 
-/// [`decode_cells`]; a column of dense tensors takes the memory `used`, which is written over.
-pub fn decode_cells_into(cells: &[Option<&[u8]>], field: &Field, used: MutableBuffer) -> Result<ArrayRef> {
+/// [`decode_cells`]; a column of dense tensors takes its memory from `memory`.
+pub fn decode_cells_in(cells: &[Option<&[u8]>], field: &Field, memory: &dyn CellMemory) -> Result<ArrayRef> {
     let is_told = field.shape.as_fixed().is_some() && field.dtype.item_size().is_some();
     let mut decoder = Decoder {
         field,
@@ -257,7 +257,7 @@ pub fn decode_cells_into(cells: &[Option<&[u8]>], field: &Field, used: MutableBu
     let size = field.dtype.item_size().zip(field.shape.element_count());
     let size = size.and_then(|(item, count)| item.checked_mul(count));
     let decoded = match size {
-        Some(size) if !field.shape.is_scalar() => decode_dense(&mut decoder, cells, size, used),
+        Some(size) if !field.shape.is_scalar() => decode_dense(&mut decoder, cells, size, memory),
         _ => decode_values(&mut decoder, cells),
     };
     decoded.map_err(|error| error.at("column", &field.name))
@@ -268,15 +268,15 @@ fn decode_dense(
     decoder: &mut Decoder<'_>,
     cells: &[Option<&[u8]>],
     size: usize,
-    used: MutableBuffer,
+    memory: &dyn CellMemory,
 ) -> Result<ArrayRef> {
     let field = decoder.field;
     let too_large = || {
         let rows = cells.len();
         Error::unsupported(format!("{rows} values of {field} take more memory than there is"))
     };
-    size.checked_mul(cells.len()).ok_or_else(too_large)?;
-    let mut bytes = Room::new(used);
+    let all = size.checked_mul(cells.len()).ok_or_else(too_large)?;
+    let mut bytes = Room::new(memory.take(all));
     let mut is_reserved = false;
     for (row, cell) in cells.iter().enumerate() {
         let Some(cell) = cell else {
@@ -293,7 +293,7 @@ fn decode_dense(
     }
     let length = field.shape.element_count().and_then(|count| i32::try_from(count).ok());
     let length = length.ok_or_else(|| Error::unsupported("a tensor of more than 2^31 elements"))?;
-    let elements = elements_from_buffer(field.dtype, bytes.finish())?;
+    let elements = elements_from_buffer(field.dtype, bytes.finish(memory))?;
     let item = Arc::new(item_field(field));
     let list = FixedSizeListArray::try_new_with_length(item, length, elements, validity(cells), cells.len());
     Ok(Arc::new(list.map_err(|error| {

@@ -18,10 +18,11 @@ mod room;
 mod decode;
 mod encode;
 
-pub use decode::{RawArray, cell_dtype, decode_cells, decode_cells_into, decode_column, raw_array};
+pub use decode::{RawArray, cell_dtype, decode_cells, decode_cells_in, decode_column, raw_array};
 pub use encode::{encode_column, encode_value};
 pub use image::{ImageView, Region, decode_views, view_field};
 pub(crate) use npy::scalar as npy_scalar;
+pub use room::{CellMemory, FreshMemory};
 
 use std::fmt;
 use std::str::FromStr;

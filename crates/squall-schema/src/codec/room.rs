@@ -2,6 +2,30 @@
 
 use arrow_buffer::{Buffer, MutableBuffer};
 
+/// Where columns take their memory from.
+pub trait CellMemory {
+    /// Memory that was used before, for a column of about so many bytes; what is in it is written over. Empty if there is none.
+    fn take(&self, bytes: usize) -> MutableBuffer;
+
+    /// The values of a column, the first `len` bytes of this memory.
+    fn finish(&self, memory: MutableBuffer, len: usize) -> Buffer;
+}
+
+/// Memory that is new for each column, and goes with it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FreshMemory;
+
+impl CellMemory for FreshMemory {
+    fn take(&self, _: usize) -> MutableBuffer {
+        MutableBuffer::new(0)
+    }
+
+    fn finish(&self, mut memory: MutableBuffer, len: usize) -> Buffer {
+        memory.truncate(len);
+        memory.into()
+    }
+}
+
 use super::reserve;
 
 /// The bytes of a column that is being made. Memory that was used before is written over, and not cleared first: for values of
@@ -49,8 +73,25 @@ impl Room {
         self.len
     }
 
-    pub(super) fn finish(mut self) -> Buffer {
-        self.bytes.truncate(self.len);
-        self.bytes.into()
+    pub(super) fn finish(self, memory: &dyn CellMemory) -> Buffer {
+        memory.finish(self.bytes, self.len)
+    }
+}
+
+/// Memory full of what was there before.
+#[cfg(test)]
+#[derive(Debug)]
+pub(super) struct Stale;
+
+#[cfg(test)]
+impl CellMemory for Stale {
+    fn take(&self, bytes: usize) -> MutableBuffer {
+        let mut memory = MutableBuffer::new(0);
+        memory.resize(bytes + 100, 0xa5);
+        memory
+    }
+
+    fn finish(&self, memory: MutableBuffer, len: usize) -> Buffer {
+        FreshMemory.finish(memory, len)
     }
 }

@@ -2,6 +2,7 @@ use arrow_array::{BinaryArray, BinaryViewArray, LargeBinaryArray};
 
 use super::*;
 use crate::codec::encode_value;
+use crate::codec::room::Stale;
 use crate::{Shape, Tensor};
 
 fn cell(elements: [f32; 6], codec: Codec) -> (Field, Vec<u8>) {
@@ -23,6 +24,8 @@ fn cells_are_decoded_alike_wherever_they_lie() {
             Arc::new(BinaryViewArray::from_iter(cells)),
         ];
         let decoded = decode_cells(&cells, &field).expect("a column");
+        let used = decode_cells_in(&cells, &field, &Stale).expect("a column");
+        assert_eq!(&*used, &*decoded, "what memory held before shows");
         for column in columns {
             assert_eq!(
                 &*decode_column(&column, &field).expect("a column"),
@@ -33,6 +36,20 @@ fn cells_are_decoded_alike_wherever_they_lie() {
             let part = decode_column(&column.slice(1, 3), &field).expect("a column");
             assert_eq!(&*part, &*decoded.slice(1, 3));
         }
+    }
+}
+
+#[test]
+fn images_in_used_memory_are_as_in_fresh_memory() {
+    let pixels: Vec<u8> = (0..7 * 5 * 3).map(|i| (i * 37) as u8).collect();
+    let tensor = Tensor::from_vec(&[7, 5, 3], pixels).expect("a picture");
+    for codec in [Codec::Png, Codec::Jpeg { quality: 90 }] {
+        let field = Field::new("x", DType::UInt8, Shape::fixed(&[7, 5, 3])).with_codec(Some(codec));
+        let cell = encode_value(&Value::Tensor(tensor.clone()), &field).expect("a cell");
+        let field = field.with_nullable(true);
+        let cells = [Some(&cell[..]), None, Some(&cell[..]), None];
+        let fresh = decode_cells(&cells, &field).expect("a column");
+        assert_eq!(&*decode_cells_in(&cells, &field, &Stale).expect("a column"), &*fresh);
     }
 }
 

@@ -25,7 +25,7 @@ use turbo as library;
 use arrow_buffer::MutableBuffer;
 
 use super::{Accept, Size, room_for};
-use crate::codec::room::Room;
+use crate::codec::room::{FreshMemory, Room};
 use crate::{DType, Error, Result, Tensor};
 
 /// The longest side of a jpeg image: libjpeg's own limit, a little below that of the format.
@@ -73,7 +73,7 @@ pub(in crate::codec) fn jpeg_tensor(cell: &[u8], accept: Accept<'_>) -> Result<T
 fn tensor(cell: &[u8], accept: Accept<'_>, library: Decode) -> Result<Tensor> {
     let mut pixels = Room::new(MutableBuffer::new(0));
     let size = decode(cell, &mut pixels, accept, library)?;
-    Tensor::new(DType::UInt8, size.shape(), pixels.finish())
+    Tensor::new(DType::UInt8, size.shape(), pixels.finish(&FreshMemory))
 }
 
 /// A decoder: a cell, its frame, and where its pixels go.

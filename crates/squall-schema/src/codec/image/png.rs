@@ -12,7 +12,7 @@ use arrow_buffer::MutableBuffer;
 use png::{BitDepth, ColorType, Compression, Decoder, DecodingError, Encoder, EncodingError, Limits, Transformations};
 
 use super::{Accept, Size, room_for};
-use crate::codec::room::Room;
+use crate::codec::room::{FreshMemory, Room};
 use crate::{DType, Error, Result, Tensor};
 
 /// What the decoder may allocate beside the pixels.
@@ -132,7 +132,7 @@ fn any_png(cell: &[u8], out: &mut Room, accept: Accept<'_>) -> Result<Image> {
 pub(in crate::codec) fn png_tensor(cell: &[u8], accept: Accept<'_>) -> Result<Tensor> {
     let mut pixels = Room::new(MutableBuffer::new(0));
     let image = png(cell, &mut pixels, &mut Scratch::default(), accept)?;
-    Tensor::new(image.dtype, image.size.shape(), pixels.finish())
+    Tensor::new(image.dtype, image.size.shape(), pixels.finish(&FreshMemory))
 }
 
 /// A `uint8` or `uint16` tensor, `[height, width]` or `[height, width, 3]`, as a png image.

@@ -17,7 +17,7 @@ use super::{Scratch, Size, check_pixels, jpeg_scaled, png, room_for};
 use crate::arrow::item_field;
 use crate::codec::Codec;
 use crate::codec::decode::{FREE_RATIO, FREE_SIZE, codec_of, validity};
-use crate::codec::room::Room;
+use crate::codec::room::{CellMemory, Room};
 use crate::columns::elements_from_buffer;
 use crate::{DType, Error, Field, Result, Shape};
 
@@ -74,15 +74,16 @@ pub fn view_field(field: &Field, height: usize, width: usize) -> Result<Field> {
 }
 
 /// Views of the images in cells, in the column of `target`, which is a [`view_field`] of `field`. `view` is asked with the place of
-/// a cell, the height and the width of its image. The column takes the memory `used`, which may be empty. An error names the row,
+/// a cell, the height and the width of its image. The column takes its memory from `memory`. An error names the row,
 /// counted in the cells.
 pub fn decode_views(
     cells: &[Option<&[u8]>],
     (field, target): (&Field, &Field),
     view: &mut dyn FnMut(usize, [usize; 2]) -> Result<ImageView>,
-    used: MutableBuffer,
+    memory: &dyn CellMemory,
 ) -> Result<ArrayRef> {
-    let mut decoder = Views::new(field, target, used)?;
+    let mut decoder = Views::new(field, target)?;
+    decoder.out = Room::new(memory.take(decoder.size.bytes().saturating_mul(cells.len())));
     let mut decode = |row: usize, cell: &Option<&[u8]>| match cell {
         Some(cell) => {
             decoder.append(cell, &mut |size| view(row, size))?;
@@ -95,7 +96,7 @@ pub fn decode_views(
     let mut cells_in_turn = cells.iter().enumerate();
     cells_in_turn
         .try_for_each(|(row, cell)| decode(row, cell).map_err(|error| error.at("row", row)))
-        .and_then(|()| decoder.finish(cells, target))
+        .and_then(|()| decoder.finish((cells, target), memory))
         .map_err(|error| error.at("column", &field.name))
 }
 
@@ -113,7 +114,7 @@ struct Views<'a> {
 }
 
 impl<'a> Views<'a> {
-    fn new(field: &'a Field, target: &Field, used: MutableBuffer) -> Result<Self> {
+    fn new(field: &'a Field, target: &Field) -> Result<Self> {
         let (height, width, channels) = match target.shape.as_fixed().as_deref() {
             Some([height, width]) => (*height, *width, 1),
             Some([height, width, channels]) => (*height, *width, *channels),
@@ -126,7 +127,7 @@ impl<'a> Views<'a> {
                 width,
                 channels,
             },
-            out: Room::new(used),
+            out: Room::new(MutableBuffer::new(0)),
             pixels: Room::new(MutableBuffer::new(0)),
             png: Scratch::default(),
             #[cfg(feature = "image-resize")]
@@ -198,10 +199,10 @@ impl<'a> Views<'a> {
         Ok(())
     }
 
-    fn finish(self, cells: &[Option<&[u8]>], target: &Field) -> Result<ArrayRef> {
+    fn finish(self, (cells, target): (&[Option<&[u8]>], &Field), memory: &dyn CellMemory) -> Result<ArrayRef> {
         let length = i32::try_from(self.size.bytes());
         let length = length.map_err(|_| Error::unsupported("a tensor of more than 2^31 elements"))?;
-        let elements = elements_from_buffer(DType::UInt8, self.out.finish())?;
+        let elements = elements_from_buffer(DType::UInt8, self.out.finish(memory))?;
         let item = Arc::new(item_field(target));
         let list = FixedSizeListArray::try_new_with_length(item, length, elements, validity(cells), cells.len());
         Ok(Arc::new(list.map_err(|error| {

@@ -5,6 +5,7 @@ use arrow_array::types::UInt8Type;
 use super::super::{accept_any, encode_jpeg, encode_png, png_tensor};
 use super::*;
 use crate::Tensor;
+use crate::codec::room::{FreshMemory, Stale};
 
 /// Waves with a little noise.
 fn picture(height: usize, width: usize, channels: usize) -> Tensor {
@@ -47,12 +48,7 @@ fn jpeg_codec() -> Codec {
 
 fn shown(cell: &[u8], field: &Field, size: [usize; 2], view: ImageView) -> Result<Vec<u8>> {
     let target = view_field(field, size[0], size[1])?;
-    let column = decode_views(
-        &[Some(cell)],
-        (field, &target),
-        &mut |_, _| Ok(view),
-        MutableBuffer::new(0),
-    )?;
+    let column = decode_views(&[Some(cell)], (field, &target), &mut |_, _| Ok(view), &FreshMemory)?;
     Ok(column
         .as_fixed_size_list()
         .values()
@@ -292,14 +288,12 @@ fn nulls_stay_where_a_field_has_some() {
     let target = view_field(&colour, 8, 8).expect("a field");
     let cells = [None, Some(&cell[..]), None];
     let nullable = colour.clone().with_nullable(true);
+    let column = decode_views(&cells, (&nullable, &target), &mut view, &FreshMemory).expect("a column");
     // Memory that was used before leaves nothing behind.
-    let mut used = MutableBuffer::new(0);
-    used.resize(1000, 7);
-    let column = decode_views(&cells, (&nullable, &target), &mut view, used).expect("a column");
-    let fresh = decode_views(&cells, (&nullable, &target), &mut view, MutableBuffer::new(0)).expect("a column");
-    assert_eq!(&column, &fresh);
+    let used = decode_views(&cells, (&nullable, &target), &mut view, &Stale).expect("a column");
+    assert_eq!(&column, &used);
     assert_eq!((column.len(), column.null_count()), (3, 2));
-    let error = decode_views(&cells, (&colour, &target), &mut view, MutableBuffer::new(0)).expect_err("a null");
+    let error = decode_views(&cells, (&colour, &target), &mut view, &FreshMemory).expect_err("a null");
     assert_eq!(error.place("row"), Some("0"));
     // The views were of the same picture.
     assert!(png_tensor(&cell, &accept_any).is_ok());
