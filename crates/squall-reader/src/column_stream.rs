@@ -1,8 +1,9 @@
 //! Column chunks of which nobody knows where their pages are, read from their beginnings: a [`Source`] of [`SparseBytes`].
 //!
 //! Input are the chunks that a decoder reads, output their bytes in the order in which it asks for them. It never holds more of a chunk
-//! than the page that is decoded, what was read with it, and one read ahead; each is counted when its size is known. Reads ahead are the
-//! only tasks that the pipeline does not begin itself: they end with their stream.
+//! than the page that is decoded, what was read with it, and one page read ahead where that is within its share; each is counted
+//! when its size is known. Values that are views keep what was read with them, so pages are read alone where they are large. Reads
+//! ahead are the only tasks that the pipeline does not begin itself: they end with their stream.
 //!
 //! [`SparseBytes`]: crate::sparse::SparseBytes
 
@@ -28,6 +29,8 @@ use crate::sparse::{HEADER_BYTES, Source};
 
 /// Fewest and most bytes that are read at a time.
 const READ_BYTES: Range<u64> = 64 << 10..1 << 20;
+/// What is read behind a page: the header of the next one, wherever the page's own header ended.
+const BEHIND: u64 = 2 * HEADER_BYTES as u64;
 
 /// What reading takes beside the column chunks.
 pub(crate) struct Streaming {
@@ -50,8 +53,10 @@ pub(crate) struct ColumnStream {
     row_group: usize,
     /// Rows of the row group.
     rows: u64,
-    /// Bytes that are read at a time.
+    /// Bytes that are read at a time, where pages are smaller.
     bytes: u64,
+    /// Bytes of a chunk that may be here or on their way.
+    share: u64,
     state: Mutex<State>,
 }
 
@@ -105,14 +110,17 @@ impl ColumnStream {
             .map(|(_, column)| Ok(Chunk::new(column, None, size)?.bytes))
             .collect::<Result<Vec<_>>>()?;
         chunks.sort_by_key(|chunk| chunk.start);
-        let bytes = (most / 2 / chunks.len().max(1) as u64).clamp(READ_BYTES.start, READ_BYTES.end);
+        // A slice and the one behind it.
+        let share = most.saturating_mul(2) / chunks.len().max(1) as u64;
+        let bytes = (share / 4).clamp(READ_BYTES.start, READ_BYTES.end);
         let rows = u64::try_from(metadata.row_group(row_group).num_rows()).unwrap_or(0);
-        // Of each chunk a page, or what is read at a time if that is more, and what is behind it.
+        // Of each chunk a page, or what is read at a time if that is more, and the next one if there is room.
         let expected = |chunk: &Range<u64>| {
             let len = chunk.end - chunk.start;
             let page = u128::from(len) * u128::from(PAGE_ROWS) / u128::from(rows.max(1));
             let page = u64::try_from(page).unwrap_or(u64::MAX).min(PAGE_BYTES);
-            (bytes.max(page) + bytes).min(len)
+            let read = bytes.max(page + BEHIND);
+            if read * 2 <= share { read * 2 } else { read }.min(len)
         };
         let mut state = State {
             ahead: HashMap::new(),
@@ -128,6 +136,7 @@ impl ColumnStream {
             row_group,
             rows,
             bytes,
+            share,
             state: Mutex::new(state),
         })
     }
@@ -196,11 +205,9 @@ impl Source for ColumnStream {
         let mut ahead = self.take_ahead(&chunk, first);
         // Where pages are passed over, only their headers are read.
         let is_jump = here.is_empty() && ahead.is_none() && length <= HEADER_BYTES;
-        // The header of the next page comes with a page.
-        let page = (length + HEADER_BYTES) as u64;
         let behind = |next: u64| match is_jump {
             true => needed,
-            false => next.saturating_add(self.bytes.max(needed.saturating_sub(next) + HEADER_BYTES as u64)),
+            false => next.saturating_add(self.bytes).max(needed.saturating_add(BEHIND)),
         };
         let until = ahead.as_ref().map_or(first, |ahead| ahead.range.end);
         let until = if until < needed {
@@ -236,9 +243,11 @@ impl Source for ColumnStream {
                 parts.extend_from_slice(&part);
             }
         }
-        if next < chunk.end && !is_jump {
-            let more = self.bytes.max(page);
-            let ahead = self.read(&chunk, next..next.saturating_add(more).min(chunk.end));
+        // The next page is taken to be as long as this one.
+        let more = next.saturating_add(self.bytes);
+        let more = more.max(needed.saturating_add(length as u64 + BEHIND)).min(chunk.end);
+        if next < more && !is_jump && more - start <= self.share {
+            let ahead = self.read(&chunk, next..more);
             self.state().ahead.insert(chunk.start, ahead);
         }
         self.state().count(0);

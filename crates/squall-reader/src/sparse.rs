@@ -141,6 +141,23 @@ impl SparseBytes {
     }
 }
 
+impl SparseBytes {
+    /// Forgets a page that is handed out: a decoder that decompresses it needs it no longer. Little is behind it, which is copied
+    /// to let go of the page.
+    fn keep_behind(&self, start: u64, behind: &Bytes, length: usize) {
+        let mut held = self.held();
+        let place = held.parts.range(..=start).next_back().map(|(place, _)| *place);
+        if let Some(place) = place {
+            held.parts.remove(&place);
+        }
+        let behind = match behind.len() <= MOST_COPIED {
+            true => Bytes::copy_from_slice(behind),
+            false => behind.clone(),
+        };
+        held.parts.insert(start + length as u64, behind);
+    }
+}
+
 impl Length for SparseBytes {
     fn len(&self) -> u64 {
         self.file_size
@@ -164,6 +181,9 @@ impl ChunkReader for SparseBytes {
 
     fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
         let bytes = self.from(start, length)?;
+        if self.source.is_some() && bytes.len() > length {
+            self.keep_behind(start, &bytes.slice(length..), length);
+        }
         if bytes.len() < length {
             let found = bytes.len();
             return Err(ParquetError::EOF(format!(
@@ -173,6 +193,9 @@ impl ChunkReader for SparseBytes {
         Ok(bytes.slice(..length))
     }
 }
+
+/// Bytes behind a page that are copied: as many as a stream reads behind it.
+const MOST_COPIED: usize = 2 * HEADER_BYTES;
 
 /// Bytes in which a page's header fits, with statistics: writers cut these off at 4 KiB or less.
 pub(crate) const HEADER_BYTES: usize = 16 << 10;
