@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
-use squall::convert::{Converter, Petastorm, convert_directory};
+use squall::convert::{Converter, FloatPrecision, Petastorm, convert_directory};
 use squall::petastorm::Entries;
 use squall::{DType, Value, make_reader};
 
@@ -33,7 +33,11 @@ fn check(name: &str, except: &[&str]) {
     let converted = directory.path().join("converted").display().to_string();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime
-        .block_on(convert_directory(&original, Converter::new(&converted), None))
+        .block_on(convert_directory(
+            &original,
+            Converter::new(&converted).floats(FloatPrecision::Keep),
+            None,
+        ))
         .expect("a conversion");
     check_rows(&converted, name, except);
 }
@@ -277,7 +281,7 @@ fn vectors_of_spark_are_converted() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     for (name, petastorm) in [("plain", None), ("petastorm", Some(Petastorm::new("Vectors")))] {
         let url = directory.path().join(name).display().to_string();
-        let converter = Converter::new(&url);
+        let converter = Converter::new(&url).floats(FloatPrecision::Keep);
         let converter = match petastorm {
             Some(petastorm) => converter.petastorm(petastorm),
             None => converter,

@@ -6,6 +6,7 @@
 mod losses;
 mod mixtures;
 mod ngrams;
+mod tools;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,10 +14,10 @@ use std::process::Command;
 
 use serde_json::Value as Json;
 use squall::codec::Codec;
-use squall::convert::{Converter, Petastorm, convert_directory};
+use squall::convert::{Converter, FloatPrecision, Petastorm, convert_directory};
 use squall::{
     DType, Dataset, DatasetUrl, Decimal, ErrorKind, Field, Partition, Predicate, Reader, ReaderBuilder, Reduce, Row,
-    RowGroupSelector, RowId, Schema, Shape, Tensor, TimeUnit, Value, field, make_reader,
+    RowGroupSelector, RowId, Schema, Shape, Tensor, TimeUnit, Value, VerifyOptions, field, make_reader, verify_dataset,
 };
 
 use crate::digest::{LOSSY, check_rows, rows_in};
@@ -72,7 +73,10 @@ fn what_petastorm_writes_is_read_and_converted_and_read_by_petastorm() {
         .index("by_text", "text")
         .index("by_name", "names")
         .not_null_index("has_text", "text");
-    let converter = Converter::new(&converted).row_group_bytes(1 << 14).petastorm(petastorm);
+    let converter = Converter::new(&converted)
+        .floats(FloatPrecision::Keep)
+        .row_group_bytes(1 << 14)
+        .petastorm(petastorm);
     run(convert_directory(&written, converter, None)).expect("a conversion");
     check_rows(&converted, &expected, LOSSY);
     run_python(
@@ -102,6 +106,13 @@ fn what_petastorm_writes_is_read_and_converted_and_read_by_petastorm() {
     check_rows(&converted, &expected, LOSSY);
     let indexes = squall_indexes(&converted);
     assert_eq!((indexes.len(), indexes["added"].len()), (1, 60));
+    let report = verify_dataset(&converted, &VerifyOptions::default()).expect("a report");
+    assert!(report.is_sound(), "{:?}", report.problems);
+    assert!(
+        report.notes.iter().any(|note| note.contains("by pyarrow")),
+        "{:?}",
+        report.notes
+    );
 
     let spark = std::fs::read_to_string(place("spark")).expect("Spark's rows");
     let spark: Vec<Json> = spark

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Map, Value as Json, json};
-use squall::convert::{Converter, convert_directory};
+use squall::convert::{Converter, FloatPrecision, convert_directory};
 use squall::{Value, make_reader};
 
 fn run_python(script: &str, arguments: &[&Path]) {
@@ -101,7 +101,11 @@ fn what_spark_writes_is_read_and_converted_and_read_by_spark() {
     let converted = place("converted").display().to_string();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let done = runtime
-        .block_on(convert_directory(&table, Converter::new(&converted), None))
+        .block_on(convert_directory(
+            &table,
+            Converter::new(&converted).floats(FloatPrecision::Keep),
+            None,
+        ))
         .expect("a conversion");
     assert_eq!(
         done.schema().get("vector").map(|field| field.to_string()),

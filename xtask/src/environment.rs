@@ -94,7 +94,7 @@ pub(crate) fn prepare() -> Result<Environment> {
     })
 }
 
-fn cache_folder() -> Result<PathBuf> {
+pub(crate) fn cache_folder() -> Result<PathBuf> {
     let cache = env::var_os("XDG_CACHE_HOME")
         .filter(|path| !path.is_empty())
         .map(PathBuf::from);
@@ -139,7 +139,7 @@ fn petastorm_python() -> Result<Option<String>> {
 }
 
 /// The virtual environment with these packages, named after the first.
-fn venv(cache: &Path, packages: &[&str]) -> Result<PathBuf> {
+pub(crate) fn venv(cache: &Path, packages: &[&str]) -> Result<PathBuf> {
     venv_of("python3", cache, packages)
 }
 

@@ -1,6 +1,7 @@
 //! The project's own tasks. `cargo xtask` lists them.
 
 mod deps;
+mod docker;
 mod environment;
 mod fuzz;
 mod test;
@@ -11,6 +12,7 @@ const USAGE: &str = "\
 Usage: cargo xtask <task>
 
   deps   checks that no crate sees what it must not
+  docker lints the files of docker/; nothing is built or run
   env    makes the test environments and prints them as shell exports: eval \"$(cargo xtask env)\"
   fuzz   runs the fuzz targets, all or those named, for so many seconds each or 600: fuzz 60 npy npz
   test   makes the test environments, builds, and runs every test, those of libtorch, Spark and Petastorm included
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let done = match arguments[..] {
         ["deps"] => deps::check(),
+        ["docker"] => docker::lint(),
         ["env"] => environment::print(),
         ["fuzz", ref arguments @ ..] => fuzz::run(arguments),
         ["test", ref filter @ ..] => test::run(filter),

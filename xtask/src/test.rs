@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::Result;
+use crate::docker;
 use crate::environment::prepare;
 
 /// The module of the integration tests that start Spark.
@@ -37,6 +38,7 @@ pub(crate) fn run(filter: &[&str]) -> Result<()> {
     if !status.success() {
         return Err(format!("cargo {}: {status}", arguments.join(" ")).into());
     }
+    docker::lint()?;
     println!("\ntests passed in {:.0} s", began.elapsed().as_secs_f64());
     for (what, why) in [
         ("the Spark tests", environment.no_spark),

@@ -3,36 +3,50 @@
 use std::io::Write;
 use std::time::Instant;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
 use squall::Error;
-use squall::convert::{Compression, Converter, Petastorm, convert_directory};
+use squall::convert::{Converter, Inferred, Petastorm, SaveMode, convert_sources, infer_sources};
 
+use crate::converted::print;
+use crate::layout::LayoutOptions;
 use crate::options::Storage;
+use crate::progress::{Show, reporter};
+use crate::source::{Rules, Sources};
 use crate::{Failure, Format};
 
-/// Converts a directory of Parquet files into a dataset.
+/// Converts Parquet, CSV, JSON or Avro into a dataset.
 ///
-/// The source may be what Spark wrote: hive partitions, several files, `_SUCCESS`. The destination is visible only when it
-/// is complete; after a failure nothing is there.
+/// The source may be what Spark wrote: hive partitions, several files, `_SUCCESS`. Text may be compressed as a whole: .gz, .zst,
+/// .bz2. The destination is visible only when it is complete; after a failure nothing is there.
 #[derive(Args)]
-#[command(
-    after_help = "Example:\n  squall convert /data/events /data/train --sql \"SELECT * FROM source WHERE day < '2024-06-01'\""
-)]
+#[command(after_help = "Example:
+  squall convert /data/events /data/train --sql \"SELECT * FROM source WHERE day < '2024-06-01'\"
+  squall convert /data/events /data/train --shuffle 7 --memory-limit 1GiB
+  squall convert /data/events s3://bucket/train --partition-by country,day --compression snappy --bloom-filter user
+  squall convert /data/labels.csv /data/train --csv-null NA --dry-run
+  squall convert /data/list.csv /data/train --image path --image-root s3://bucket/photos --image-size 224x224
+  squall convert /data/a /data/train --source b=/data/b.jsonl.gz --sql \"SELECT * FROM source JOIN b USING (id)\"")]
 pub(crate) struct Convert {
     /// Directory or file to convert: a path or a URL
     source: String,
-    /// Where the dataset will be; nothing may be there yet
+    /// Where the dataset will be; nothing may be there yet, but with --overwrite and --append
     destination: String,
     /// What to convert, in DataFusion's SQL; the source is the table `source`
     #[arg(long, value_name = "QUERY")]
     sql: Option<String>,
-    /// About how many MiB of encoded rows a row group has
-    #[arg(long, value_name = "MIB", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..1 << 20))]
-    row_group_mib: u64,
-    /// How pages are compressed
-    #[arg(long, value_enum, default_value = "zstd")]
-    compression: Codec,
+    /// Take DESTINATION for a cache, the parent of a dataset for each conversion: what was converted before is found by query, options
+    /// and the files that are read, and touched no more
+    #[arg(long, conflicts_with_all = ["append", "overwrite"])]
+    cache: bool,
+    /// Put the rows behind those of the dataset that is there
+    #[arg(long, conflicts_with = "overwrite")]
+    append: bool,
+    /// Put the rows in the place of those of the dataset that is there
+    #[arg(long)]
+    overwrite: bool,
+    #[command(flatten)]
+    layout: LayoutOptions,
     /// Write what Petastorm's make_reader opens: arrays as npy cells, a Unischema of this name, the row-group map
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "Schema")]
     petastorm: Option<String>,
@@ -46,34 +60,40 @@ pub(crate) struct Convert {
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
     time_zone: String,
     #[command(flatten)]
+    sources: Sources,
+    #[command(flatten)]
+    rules: Rules,
+    /// Read everything and show the schema, and what each field was inferred from; write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// How progress is shown, on standard error
+    #[arg(long, value_enum, default_value = "auto")]
+    progress: Show,
+    /// Show no progress
+    #[arg(long, short, conflicts_with = "progress")]
+    quiet: bool,
+    #[command(flatten)]
     storage: Storage,
     /// How the result is printed
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Codec {
-    Zstd,
-    Snappy,
-    Lz4,
-    None,
-}
-
 impl Convert {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let began = Instant::now();
-        let compression = match self.compression {
-            Codec::Zstd => Compression::Zstd,
-            Codec::Snappy => Compression::Snappy,
-            Codec::Lz4 => Compression::Lz4,
-            Codec::None => Compression::None,
-        };
-        let mut converter = Converter::new(&self.destination)
-            .row_group_bytes(self.row_group_mib << 20)
-            .compression(compression)
+        let converter = Converter::new(&self.destination)
             .time_zone(self.time_zone.parse()?)
             .storage_options(self.storage.pairs()?);
+        let mut converter = self.layout.apply(converter);
+        converter = converter.mode(match (self.append, self.overwrite) {
+            (true, _) => SaveMode::Append,
+            (_, true) => SaveMode::Overwrite,
+            _ => SaveMode::ErrorIfExists,
+        });
+        if self.cache {
+            converter = converter.cached();
+        }
         if let Some(name) = &self.petastorm {
             let named = |index: &str| {
                 let (name, column) = index.split_once('=').unwrap_or((index, index));
@@ -93,34 +113,36 @@ impl Convert {
         let runtime = tokio::runtime::Runtime::new();
         let runtime =
             runtime.map_err(|error| Error::internal("cannot start the threads of the engine").with_source(error))?;
-        let converted = runtime.block_on(convert_directory(&self.source, converter, self.sql.as_deref()))?;
-        let bytes: u64 = converted.files().iter().map(|file| file.size).sum();
+        converter = self.rules.apply(self.sources.apply(converter)?)?;
+        let sources = self.sources.named(&self.source)?;
+        if self.dry_run {
+            let inferred = runtime.block_on(infer_sources(&sources, &converter, self.sql.as_deref()))?;
+            return self.show(&inferred);
+        }
+        let show = if self.quiet { Show::None } else { self.progress };
+        if let Some(report) = reporter(show) {
+            converter = converter.progress(report);
+        }
+        let converted = runtime.block_on(convert_sources(&sources, converter, self.sql.as_deref()))?;
+        print(&converted, began, self.format)
+    }
+
+    /// What a conversion would write.
+    fn show(&self, (fields, rows): &(Vec<Inferred>, u64)) -> Result<(), Failure> {
         let mut out = std::io::stdout().lock();
         match self.format {
             Format::Json => {
-                let facts = json!({
-                    "url": converted.url(),
-                    "rows": converted.rows(),
-                    "files": converted.files().len(),
-                    "row_groups": converted.n_row_groups(),
-                    "bytes": bytes,
-                    "fingerprint": converted.fingerprint(),
-                    "schema": converted.schema(),
-                    "seconds": began.elapsed().as_secs_f64(),
-                });
+                let columns = fields
+                    .iter()
+                    .map(|inferred| json!({"field": inferred.field, "from": inferred.from}));
+                let facts = json!({"rows": rows, "columns": columns.collect::<Vec<_>>()});
                 writeln!(out, "{facts}")?;
             }
             Format::Text => {
-                writeln!(
-                    out,
-                    "{}: {} rows in {} files and {} row groups, {bytes} bytes, {:.2} s",
-                    converted.url(),
-                    converted.rows(),
-                    converted.files().len(),
-                    converted.n_row_groups(),
-                    began.elapsed().as_secs_f64()
-                )?;
-                writeln!(out, "{}", converted.schema())?;
+                writeln!(out, "{rows} rows; nothing is written")?;
+                for inferred in fields {
+                    writeln!(out, "{}\n    from {}", inferred.field, inferred.from)?;
+                }
             }
         }
         Ok(())

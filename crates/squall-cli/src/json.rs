@@ -40,7 +40,7 @@ pub(crate) fn row(row: &Row, delivered: &Schema, stored: &Schema, arrays: Arrays
 
 /// Numbers, strings, booleans and null as they are; arrays as `arrays` says; decimals, dates and times as strings, in ISO
 /// form; bytes as base64.
-fn value(value: &Value, arrays: Arrays) -> Result<Json> {
+pub(crate) fn value(value: &Value, arrays: Arrays) -> Result<Json> {
     Ok(match value {
         Value::Null => Json::Null,
         Value::Bool(value) => json!(value),

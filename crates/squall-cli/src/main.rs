@@ -6,14 +6,20 @@
 mod bench;
 mod cache;
 mod convert;
+mod converted;
+mod copy;
 mod inspect;
 mod json;
+mod layout;
 mod machine;
+mod metadata;
 mod options;
 mod picture;
 mod plan;
+mod progress;
 mod read;
 mod rows;
+mod source;
 mod verify;
 
 use std::fs;
@@ -35,8 +41,10 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Bench(Box<bench::Bench>),
-    Convert(convert::Convert),
+    Convert(Box<convert::Convert>),
+    Copy(copy::Copy),
     Inspect(inspect::Inspect),
+    Metadata(metadata::Metadata),
     Plan(Box<plan::Plan>),
     Read(Box<read::Read>),
     Verify(Box<verify::Verify>),
@@ -86,7 +94,9 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Bench(command) => command.run(),
         Command::Convert(command) => command.run(),
+        Command::Copy(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Metadata(command) => command.run(),
         Command::Plan(command) => command.run(),
         Command::Read(command) => command.run(),
         Command::Verify(command) => command.run(),

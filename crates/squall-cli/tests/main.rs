@@ -1,12 +1,14 @@
 //! The command from outside: what it prints, its exit codes, and what it leaves behind.
 
 mod bench;
+mod copy;
 mod fixtures;
 mod ledger;
 mod order;
 mod plan;
 mod rows;
 mod stores;
+mod verify;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -75,7 +77,9 @@ pub(crate) fn converted() -> Converted {
 
 #[test]
 fn help_has_examples() {
-    for command in ["bench", "convert", "inspect", "plan", "read"] {
+    for command in [
+        "bench", "convert", "copy", "inspect", "metadata", "plan", "read", "verify",
+    ] {
         let help = succeed(&[command, "--help"]);
         assert!(help.contains(&format!("Example:\n  squall {command} ")), "{help}");
     }
@@ -158,7 +162,7 @@ fn inspect_and_convert_print_facts() {
     assert_eq!(facts["squall_metadata"], true);
     let text = succeed(&["inspect", &url]);
     assert!(
-        text.contains("rows         30\n") && text.contains("    x: float64"),
+        text.contains("rows         30\n") && text.contains("    x: float32"),
         "{text}"
     );
 }

@@ -3,23 +3,24 @@
 //! On a file system the files are written to a hidden directory beside the destination, which is renamed when all is
 //! there. Where directories cannot be renamed they are written in place: first a marker, which keeps readers and other
 //! conversions away, then the files, then the metadata by a put that fails if it exists, then the marker goes. Whatever
-//! fails before the end takes away what was written.
+//! fails before the end takes away what was written; what a killed conversion could not take away is removed by the next one to the
+//! same place.
 
 use std::path::PathBuf;
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::file::metadata::KeyValue;
-use parquet::file::properties::WriterProperties;
-use squall_dataset::{DatasetUrl, Store, StoreOptions, WRITING_MARKER, storage_error};
+use squall_dataset::{DatasetUrl, Store, StoreOptions, WRITING_MARKER, storage_error, stored_metadata};
 use squall_schema::metadata::{self, DatasetMetadata};
 use squall_schema::{Error, ErrorKind, Result};
 
-use crate::conform::Target;
-use crate::error::write_error;
+use crate::draft::Draft;
+use crate::error::{file_problem, store_error};
+use crate::marker::{Lease, Marker};
+use crate::metadata_file::metadata_file;
+use crate::revision::{Existing, Revision};
+use crate::scratch::{Scratch, nonce, prefix};
 
 /// A place for files that are not visible yet.
 pub(crate) struct Staging {
@@ -28,25 +29,38 @@ pub(crate) struct Staging {
     place: Place,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one of it for a conversion")]
 enum Place {
     /// Renamed to the destination; removed when it is dropped before that.
     Beside {
-        staged: Option<PathBuf>,
+        staged: Option<Scratch>,
         destination: PathBuf,
         /// The directories above it that were made for it, innermost first; taken away with it.
         made: Vec<PathBuf>,
     },
-    /// Written in place under a marker.
-    Marked,
+    /// Written in place under a marker; `None` once it is taken away.
+    Marked { marker: Option<Marker>, nonce: String },
+    /// Written inside a dataset that gets a next version.
+    Within(Box<Revision>),
 }
 
 impl Staging {
     /// Refuses a destination where something is.
-    pub(crate) async fn begin(url: &DatasetUrl, options: &StoreOptions) -> Result<Self> {
+    pub(crate) async fn begin(url: &DatasetUrl, options: &StoreOptions, lease: Lease) -> Result<Self> {
         match url.to_file_path() {
             Some(destination) => Self::beside(url, destination),
-            None => Self::marked(url, options).await,
+            None => Self::marked(url, options, lease).await,
         }
+    }
+
+    /// Writes the next version of a dataset.
+    pub(crate) async fn within(url: &DatasetUrl, existing: Existing) -> Result<Self> {
+        let revision = existing.begin().await?;
+        Ok(Self {
+            url: url.clone(),
+            store: revision.store.clone(),
+            place: Place::Within(Box::new(revision)),
+        })
     }
 
     fn beside(url: &DatasetUrl, destination: PathBuf) -> Result<Self> {
@@ -64,7 +78,7 @@ impl Staging {
                 return Err(Error::new(ErrorKind::AlreadyExists, message).at("URL", url));
             }
         }
-        let (Some(parent), Some(name)) = (destination.parent(), destination.file_name()) else {
+        let (Some(parent), Some(_)) = (destination.parent(), destination.file_name()) else {
             return Err(exists(url));
         };
         let made: Vec<_> = parent
@@ -73,24 +87,16 @@ impl Staging {
             .map(PathBuf::from)
             .collect();
         std::fs::create_dir_all(parent).map_err(|error| cannot_write(url, error))?;
-        let nonce = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_nanos();
-        let staged = parent.join(format!(
-            ".{}.squall-{}-{nonce}",
-            name.to_string_lossy(),
-            std::process::id()
-        ));
-        std::fs::create_dir(&staged).map_err(|error| cannot_write(url, error))?;
+        let staged = Scratch::begin(parent, &prefix(&destination)).map_err(|error| cannot_write(url, error))?;
+        let path = staged.path.clone();
         let place = Place::Beside {
-            staged: Some(staged.clone()),
+            staged: Some(staged),
             destination,
             made,
         };
-        let text = staged
+        let text = path
             .to_str()
-            .ok_or_else(|| Error::unsupported(format!("the path {staged:?} is not UTF-8")))?;
+            .ok_or_else(|| Error::unsupported(format!("the path {path:?} is not UTF-8")))?;
         Ok(Self {
             store: Store::create(&DatasetUrl::parse(text)?)?,
             url: url.clone(),
@@ -98,35 +104,42 @@ impl Staging {
         })
     }
 
-    async fn marked(url: &DatasetUrl, options: &StoreOptions) -> Result<Self> {
+    async fn marked(url: &DatasetUrl, options: &StoreOptions, lease: Lease) -> Result<Self> {
         let store = Store::create_with(url, options)?;
-        let listed = store
-            .objects()
-            .list_with_delimiter(None)
-            .await
-            .map_err(|error| storage_error(error).at("URL", url))?;
-        if !listed.objects.is_empty() || !listed.common_prefixes.is_empty() {
+        let at = |error: object_store::Error| storage_error(error).at("URL", url);
+        let metadata = Path::from(metadata::FILE);
+        let listed = store.objects().list_with_delimiter(None).await.map_err(at)?;
+        let is_marked = listed
+            .objects
+            .iter()
+            .any(|file| file.location.as_ref() == WRITING_MARKER);
+        let is_complete = listed.objects.iter().any(|file| file.location == metadata);
+        let is_empty = listed.objects.is_empty() && listed.common_prefixes.is_empty();
+        if is_complete || !(is_marked || is_empty) {
             return Err(exists(url));
         }
-        create(&store, WRITING_MARKER, Vec::new()).await?;
-        // Another conversion may have begun and ended between the two.
-        let mut files = store.objects().list(None);
-        while let Some(file) = files.next().await {
-            let file = file.map_err(|error| storage_error(error).at("URL", url))?;
-            if file.location.as_ref() != WRITING_MARKER {
-                store
-                    .objects()
-                    .delete(&Path::from(WRITING_MARKER))
-                    .await
-                    .map_err(storage_error)?;
-                return Err(exists(url));
-            }
+        let marker = Marker::take(&store, lease).await?;
+        // Another conversion may have begun and ended between the two, or left what it wrote.
+        let files = store.objects().list(None).map_ok(|file| file.location);
+        let files: Vec<_> = files.try_collect().await.map_err(at)?;
+        let files: Vec<_> = files
+            .into_iter()
+            .filter(|file| file.as_ref() != WRITING_MARKER)
+            .collect();
+        if files.contains(&metadata) || !(files.is_empty() || marker.is_inherited) {
+            marker.release().await?;
+            return Err(exists(url));
         }
-        drop(files);
+        for file in files {
+            store.objects().delete(&file).await.map_err(at)?;
+        }
         Ok(Self {
             url: url.clone(),
             store,
-            place: Place::Marked,
+            place: Place::Marked {
+                marker: Some(marker),
+                nonce: nonce(),
+            },
         })
     }
 
@@ -135,15 +148,32 @@ impl Staging {
         &self.store
     }
 
-    /// Writes the metadata and makes the dataset visible.
-    pub(crate) async fn commit(
-        &mut self,
-        target: &Target,
-        dataset: &DatasetMetadata,
-        petastorm: Vec<(&str, String)>,
-    ) -> Result<()> {
-        let file = metadata_file(target, dataset, petastorm)?;
-        create(&self.store, metadata::FILE, file).await?;
+    /// What the names of files begin with there.
+    pub(crate) fn prefix(&self) -> String {
+        match &self.place {
+            Place::Within(revision) => format!("{}/part-{}-", revision.directory, revision.nonce),
+            // What is still on its way from a conversion that lost its marker must not take the place of these.
+            Place::Marked { nonce, .. } => format!("part-{nonce}-"),
+            Place::Beside { .. } => "part-".to_owned(),
+        }
+    }
+
+    /// Writes the metadata and makes the dataset, or its next version, visible.
+    pub(crate) async fn commit(&mut self, mut draft: Draft<'_>) -> Result<DatasetMetadata> {
+        if let Place::Within(revision) = &mut self.place {
+            return revision.commit(&mut draft).await;
+        }
+        let description = draft.describe(None)?;
+        let file = metadata_file(description.columns, &description.metadata, description.petastorm)?;
+        if let Place::Marked {
+            marker: Some(marker), ..
+        } = &self.place
+        {
+            marker.confirm().await?;
+        }
+        if let Err(error) = create(&self.store, metadata::FILE, file).await {
+            self.judge(&description.metadata, error).await?;
+        }
         match &mut self.place {
             Place::Beside {
                 staged, destination, ..
@@ -151,35 +181,61 @@ impl Staging {
                 let Some(from) = staged.take() else {
                     return Err(Error::internal("a conversion is committed twice"));
                 };
-                let moved = sync(&from).and_then(|()| std::fs::rename(&from, destination));
+                let moved = sync(&from.path).and_then(|()| std::fs::rename(&from.path, destination));
                 moved.map_err(|error| {
-                    *staged = Some(from.clone());
+                    *staged = Some(from);
                     cannot_write(&self.url, error)
-                })
+                })?;
             }
-            Place::Marked => {
-                let marker = self.store.objects().delete(&Path::from(WRITING_MARKER)).await;
-                marker.map_err(|error| storage_error(error).at("URL", &self.url))
+            Place::Marked { marker, .. } => match marker.take() {
+                Some(marker) => marker.release().await?,
+                None => return Err(Error::internal("a conversion is committed twice")),
+            },
+            Place::Within(_) => {}
+        }
+        Ok(description.metadata)
+    }
+
+    /// Whether the metadata are there though the store said that they could not be written: its answer to a put that was repeated,
+    /// or none at all, does not tell. Where nobody can tell, all is left to the next conversion under its marker.
+    async fn judge(&mut self, own: &DatasetMetadata, error: Error) -> Result<()> {
+        let Place::Marked { marker, .. } = &mut self.place else {
+            return Err(error);
+        };
+        match stored_metadata(&self.store).await {
+            Ok(Some(found)) if found == *own => Ok(()),
+            Ok(Some(_)) => Err(error),
+            Ok(None) if error.kind() == ErrorKind::AlreadyExists => Err(error),
+            _ => {
+                // Without its beats it is taken over after its silence.
+                drop(marker.take());
+                Err(error)
             }
         }
     }
 
     /// Takes away what was written, after a failure.
-    pub(crate) async fn abort(self) {
-        if let Place::Marked = self.place {
-            // The place was empty when the marker was put. The failure that brought us here is the one to report.
+    pub(crate) async fn abort(mut self) {
+        if let Place::Within(revision) = &mut self.place {
+            revision.abort().await;
+        }
+        if let Place::Marked { marker, nonce } = &mut self.place
+            && let Some(marker) = marker.take()
+        {
+            // The failure that brought us here is the one to report.
             let objects = self.store.objects();
+            let own = format!("part-{nonce}-");
             let listed: Vec<_> = objects
                 .list(None)
                 .filter_map(|file| async { file.ok() })
                 .collect()
                 .await;
-            let (marker, files): (Vec<_>, Vec<_>) = listed
-                .into_iter()
-                .partition(|file| file.location.as_ref() == WRITING_MARKER);
-            for file in files.iter().chain(&marker) {
+            let is_own =
+                |file: &&object_store::ObjectMeta| file.location.filename().is_some_and(|name| name.starts_with(&own));
+            for file in listed.iter().filter(is_own) {
                 let _ = objects.delete(&file.location).await;
             }
+            let _ = marker.release().await;
         }
     }
 }
@@ -193,7 +249,7 @@ impl Drop for Staging {
         } = &self.place
         {
             // Whatever remains is hidden, and named after its destination. A directory that others use by now stays.
-            let _ = std::fs::remove_dir_all(staged);
+            let _ = std::fs::remove_dir_all(&staged.path);
             for directory in made {
                 let _ = std::fs::remove_dir(directory);
             }
@@ -204,7 +260,11 @@ impl Drop for Staging {
 /// Brings the files of a directory to the disk: a rename must not survive a power loss that they do not.
 fn sync(directory: &std::path::Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(directory)? {
-        std::fs::File::open(entry?.path())?.sync_all()?;
+        let path = entry?.path();
+        match path.is_dir() {
+            true => sync(&path)?,
+            false => std::fs::File::open(path)?.sync_all()?,
+        }
     }
     std::fs::File::open(directory)?.sync_all()
 }
@@ -216,27 +276,7 @@ async fn create(store: &Store, name: &str, bytes: Vec<u8>) -> Result<()> {
         .put_opts(&Path::from(name), PutPayload::from(bytes), options)
         .await;
     put.map(|_| ())
-        .map_err(|error| storage_error(error).at("file", name).at("URL", store.url()))
-}
-
-/// A Parquet file without rows, with the description of the dataset in its footer.
-///
-/// Without the Arrow schema that files of rows have: Petastorm's tools, when they add a key, keep those that pyarrow shows as
-/// the schema's metadata, and these are the footer's where no other schema is there.
-fn metadata_file(target: &Target, dataset: &DatasetMetadata, petastorm: Vec<(&str, String)>) -> Result<Vec<u8>> {
-    let own = (metadata::KEY, dataset.to_json()?);
-    let pairs = petastorm.into_iter().chain([own]);
-    let pairs = pairs.map(|(key, value)| KeyValue::new(key.to_owned(), value));
-    let properties = WriterProperties::builder()
-        .set_key_value_metadata(Some(pairs.collect()))
-        .build();
-    let mut bytes = Vec::new();
-    let options = ArrowWriterOptions::new()
-        .with_properties(properties)
-        .with_skip_arrow_metadata(true);
-    let writer = ArrowWriter::try_new_with_options(&mut bytes, target.columns.clone(), options);
-    writer.and_then(ArrowWriter::close).map_err(write_error)?;
-    Ok(bytes)
+        .map_err(|error| store_error(error).at("file", name).at("URL", store.url()))
 }
 
 fn exists(url: &DatasetUrl) -> Error {
@@ -252,7 +292,9 @@ fn cannot_write(url: &DatasetUrl, error: std::io::Error) -> Error {
         std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::DirectoryNotEmpty => return exists(url),
         _ => ErrorKind::Storage,
     };
-    Error::new(kind, "cannot write to the destination")
-        .at("URL", url)
-        .with_source(error)
+    let what = match file_problem(&error) {
+        Some(problem) => format!("cannot write to the destination: {problem}"),
+        None => "cannot write to the destination".to_owned(),
+    };
+    Error::new(kind, what).at("URL", url).with_source(error)
 }

@@ -173,6 +173,11 @@ impl Target {
         rows_of(self.columns.clone(), columns.map(column).collect::<Result<_>>()?)
     }
 
+    /// The types that rows have in memory when they conform.
+    pub(crate) fn memory_schema(&self) -> Result<SchemaRef> {
+        schema_to_arrow(&self.schema)
+    }
+
     /// The columns whose values are cells, with the field that says how; of those that pass through too.
     pub(crate) fn cells(&self) -> impl Iterator<Item = &Field> {
         let columns = self.schema.fields().iter().zip(&self.stored);

@@ -1,44 +1,33 @@
 //! Runs a query and writes its rows as a dataset.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use arrow_schema::SchemaRef;
 use datafusion::dataframe::DataFrame;
-use datafusion::execution::TaskContext;
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
-use futures::StreamExt;
+use datafusion::physical_plan::{StatisticsArgs, StatisticsContext};
 use squall_dataset::{DatasetUrl, OpenOptions, StoreOptions, TimeZone};
 use squall_schema::metadata::{DatasetMetadata, FileEntry};
-use squall_schema::{Error, Field, Result, Schema};
-use tokio::task::JoinSet;
-use xxhash_rust::xxh3::Xxh3;
+use squall_schema::{ByteSize, Error, Field, Result, Schema, Value};
 
+use crate::cache::{self, Keying, Temporary};
 use crate::commit::Staging;
 use crate::conform::Target;
+use crate::draft::Draft;
+use crate::engine::{self, Output};
 use crate::error::query_error;
-use crate::evidence::Evidence;
+use crate::format::SourceFormat;
+use crate::layout::{BloomFilter, Compression, Layout, Statistics};
+use crate::marker::Lease;
+use crate::memory::Memory;
 use crate::petastorm::Petastorm;
-use crate::write::{Layout, Written, write_partition};
-
-/// Bytes of a row group when nothing else is said: enough for sequential reads, small beside memory.
-const DEFAULT_ROW_GROUP_BYTES: u64 = 32 << 20;
-/// Bytes of a file when nothing else is said.
-const DEFAULT_FILE_BYTES: u64 = 512 << 20;
-
-/// How pages are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Compression {
-    /// Small, and fast to decompress.
-    #[default]
-    Zstd,
-    /// What Spark writes.
-    Snappy,
-    /// Faster than Snappy.
-    Lz4,
-    /// Not at all.
-    None,
-}
+use crate::progress::{Meter, Phase, Progress};
+use crate::records::TextOptions;
+use crate::revision::{Existing, SaveMode};
+use crate::rules::{FloatPrecision, ImageRule, Rules};
+use crate::spill::Spill;
+use crate::write::Writer;
 
 /// Writes the rows of a DataFusion `DataFrame` as a dataset.
 ///
@@ -57,10 +46,24 @@ pub enum Compression {
 #[must_use]
 pub struct Converter {
     destination: String,
-    layout: Layout,
+    /// Takes the place of the destination, with what is secret in it.
+    place: Option<DatasetUrl>,
+    pub(crate) layout: Layout,
+    memory_limit: Option<ByteSize>,
+    spill_directory: Option<PathBuf>,
+    /// Whether the destination is a cache, and what names a conversion in it.
+    keying: Option<Keying>,
+    mode: SaveMode,
+    lease: Lease,
     /// How the destination is reached.
     pub(crate) store: StoreOptions,
     pub(crate) source: OpenOptions,
+    pub(crate) source_format: Option<SourceFormat>,
+    pub(crate) delta_version: Option<u64>,
+    pub(crate) text: TextOptions,
+    pub(crate) rules: Rules,
+    /// Counts what is read and written.
+    pub(crate) meter: Meter,
 }
 
 impl Converter {
@@ -68,15 +71,51 @@ impl Converter {
     pub fn new(destination: impl Into<String>) -> Self {
         Self {
             destination: destination.into(),
-            layout: Layout {
-                row_group_bytes: DEFAULT_ROW_GROUP_BYTES,
-                file_bytes: DEFAULT_FILE_BYTES,
-                compression: Compression::default(),
-                petastorm: None,
-            },
+            place: None,
+            layout: Layout::default(),
+            memory_limit: None,
+            spill_directory: None,
+            keying: None,
+            mode: SaveMode::default(),
+            lease: Lease::default(),
             store: StoreOptions::default(),
             source: OpenOptions::default(),
+            source_format: None,
+            delta_version: None,
+            text: TextOptions::default(),
+            rules: Rules::default(),
+            meter: Meter::default(),
         }
+    }
+
+    /// Takes the destination for a cache, the parent of a dataset for each conversion. A conversion that was made before is found by its plan,
+    /// its options and what it reads: of files paths, sizes, and ETags or times, of tables in memory their rows. So changed sources
+    /// are converted anew, and the same ones once, by however many processes at a time. A query with functions as `random()` or `now()`, or
+    /// over tables that do not tell whether they changed, is refused: see [`Converter::cache_key`].
+    pub fn cached(mut self) -> Self {
+        self.keying.get_or_insert(Keying::Plan);
+        self
+    }
+
+    /// [`Converter::cached`], where this name and the options find a conversion, whatever it reads.
+    pub fn cache_key(mut self, name: impl Into<String>) -> Self {
+        self.keying = Some(Keying::Name(name.into()));
+        self
+    }
+
+    /// What happens where a dataset is already: an error if not given. Readers that have it open read on after an append; after an
+    /// overwrite they find their files gone, which is an error that says so. The rows of an append have the columns that are
+    /// there, in their order.
+    pub fn mode(mut self, mode: SaveMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// In a store: after how long a marker that stands still is that of a dead conversion, and taken over; 30 s if not given. An owner
+    /// puts it anew six times in that time. On a file system the system knows who lives.
+    pub fn take_over_after(mut self, silence: Duration) -> Self {
+        self.lease = Lease::of(silence);
+        self
     }
 
     /// About how many encoded bytes a row group has; 32 MiB if not given.
@@ -94,6 +133,60 @@ impl Converter {
     /// How pages are compressed; [`Compression::Zstd`] if not given.
     pub fn compression(mut self, compression: Compression) -> Self {
         self.layout.compression = compression;
+        self
+    }
+
+    /// For what the least and the greatest value are kept; [`Statistics::Pages`] if not given.
+    pub fn statistics(mut self, statistics: Statistics) -> Self {
+        self.layout.statistics = statistics;
+        self
+    }
+
+    /// Writes a bloom filter of a column, by which readers skip row groups that do not have a value.
+    pub fn bloom_filter(mut self, column: impl Into<String>, filter: BloomFilter) -> Self {
+        self.layout.bloom_filters.insert(column.into(), filter);
+        self
+    }
+
+    /// Whether a column is tried to be written as a dictionary of its values: yes if not given, but for cells of images and
+    /// tensors, of which no two are the same.
+    pub fn dictionary(mut self, column: impl Into<String>, enabled: bool) -> Self {
+        self.layout.dictionary.insert(column.into(), enabled);
+        self
+    }
+
+    /// Puts rows in directories by the values of these columns, outermost first, as Hive and Spark do: `a=1/b=x/`. The
+    /// columns are then not in the files. Text that is empty, which Spark takes for null, is refused.
+    pub fn partition_by<S: Into<String>>(mut self, columns: impl IntoIterator<Item = S>) -> Self {
+        self.layout.partition_by = columns.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sorts all rows by these columns, ascending, nulls last; the names of the files ascend with them. Rows of equal values
+    /// stay in the order of the query. With [`Converter::partition_by`] it sorts the rows of each directory.
+    pub fn sort_by<S: Into<String>>(mut self, columns: impl IntoIterator<Item = S>) -> Self {
+        self.layout.sort_by = columns.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Puts all rows in a random order, the same for the same seed and input. With [`Converter::partition_by`] it shuffles the
+    /// rows of each directory.
+    pub fn shuffle(mut self, seed: u64) -> Self {
+        self.layout.shuffle = Some(seed);
+        self
+    }
+
+    /// How much memory the query and the writers may take together. What does not fit is spilled to disk; fewer partitions are
+    /// written at the same time. It must hold two row groups and some more. Without it, the limit is that of the query's session.
+    pub fn memory_limit(mut self, limit: ByteSize) -> Self {
+        self.memory_limit = Some(limit);
+        self
+    }
+
+    /// Where rows are spilled to; beside the destination if not given, or to the system's directory for temporary files where
+    /// the destination is not a local one.
+    pub fn spill_directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.spill_directory = Some(directory.into());
         self
     }
 
@@ -135,14 +228,102 @@ impl Converter {
         self
     }
 
-    /// Where it writes to.
-    pub(crate) fn destination(&self) -> &str {
-        &self.destination
+    /// What the files of the source are, where their names and first bytes do not tell it rightly.
+    pub fn source_format(mut self, format: SourceFormat) -> Self {
+        self.source_format = Some(format);
+        self
     }
 
-    /// How it lays out rows.
-    pub(crate) fn layout(&self) -> &Layout {
-        &self.layout
+    /// Which version of a Delta table is read; the newest if not given.
+    pub fn delta_version(mut self, version: u64) -> Self {
+        self.delta_version = Some(version);
+        self
+    }
+
+    /// How text is read, where the source is CSV or JSON.
+    pub fn text(mut self, text: TextOptions) -> Self {
+        self.text = text;
+        self
+    }
+
+    /// What becomes of floating-point numbers; doubles become `float32` if not given. Rows of [`Converter::materialize`] have the
+    /// dtypes of their schema.
+    pub fn floats(mut self, precision: FloatPrecision) -> Self {
+        self.rules.set_floats(precision);
+        self
+    }
+
+    /// What the columns are: these of the result, in this order, in these dtypes and shapes, in cells where a field has a codec.
+    /// A value that does not fit, and a null where none may be, are errors that name the row; columns that are not declared are
+    /// left out.
+    pub fn schema(mut self, schema: Schema) -> Self {
+        self.rules.set_schema(schema);
+        self
+    }
+
+    /// Makes cells of a column of images, of bytes or of paths.
+    pub fn image(mut self, column: impl Into<String>, rule: ImageRule) -> Self {
+        self.rules.add_image(column.into(), rule);
+        self
+    }
+
+    /// Makes the values of a column by a closure: of each value, nulls too, one of `field`, which is stored in cells where it has a
+    /// codec. An error or a panic of it ends the conversion, and names the row.
+    pub fn encode<F>(mut self, column: impl Into<String>, field: Field, encode: F) -> Self
+    where
+        F: Fn(Value) -> Result<Value> + Send + Sync + 'static,
+    {
+        self.rules.add_encoder(column.into(), field, Arc::new(encode));
+        self
+    }
+
+    /// Is told, about ten times a second, how far the conversion is. It is called by what writes, and holds it up while it runs.
+    pub fn progress(mut self, report: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.meter = Meter::new(report);
+        self
+    }
+
+    /// The same converter with another destination, which is no cache.
+    pub(crate) fn at(self, place: DatasetUrl) -> Self {
+        Self {
+            place: Some(place),
+            keying: None,
+            ..self
+        }
+    }
+
+    /// Whether its destination is a cache.
+    pub(crate) fn is_cached(&self) -> bool {
+        self.keying.is_some()
+    }
+
+    /// Where it writes to.
+    pub(crate) fn url(&self) -> Result<DatasetUrl> {
+        match &self.place {
+            Some(place) => Ok(place.clone()),
+            None => DatasetUrl::parse(&self.destination),
+        }
+    }
+
+    /// A place to spill to, where there may be something to spill.
+    pub(crate) fn spill(&self, url: &DatasetUrl) -> Result<Option<Spill>> {
+        if self.memory_limit.is_none() && !self.layout.is_ordered() {
+            return Ok(None);
+        }
+        let beside = url.to_file_path().and_then(|path| {
+            // The nearest directory that is there: no other is made for it.
+            path.ancestors().skip(1).find(|above| above.is_dir()).map(PathBuf::from)
+        });
+        let directory = self
+            .spill_directory
+            .clone()
+            .or(beside)
+            .unwrap_or_else(std::env::temp_dir);
+        Spill::begin(&directory).map(Some)
+    }
+
+    pub(crate) fn memory(&self) -> Result<Memory> {
+        Memory::new(self.memory_limit, self.layout.row_group_bytes)
     }
 
     /// Runs the plan of `rows` and writes what it gives, its partitions side by side.
@@ -158,14 +339,67 @@ impl Converter {
     }
 
     /// Converts rows whose columns of these fields' names are stored as the fields are, and mean what the fields say.
-    pub(crate) async fn convert_declared(self, rows: DataFrame, declared: &[Field]) -> Result<Converted> {
-        let url = DatasetUrl::parse(&self.destination)?;
-        let context = Arc::new(rows.task_ctx());
+    pub(crate) async fn convert_declared(mut self, rows: DataFrame, declared: &[Field]) -> Result<Converted> {
+        if self.keying.is_some() && self.mode != SaveMode::ErrorIfExists {
+            return Err(Error::invalid(
+                "a cache has a dataset for each conversion: none is appended to or overwritten",
+            ));
+        }
+        match self.keying.take() {
+            Some(keying) => cache::convert(self, keying, rows, declared).await,
+            None => self.convert_now(rows, declared).await,
+        }
+    }
+
+    pub(crate) async fn convert_now(mut self, rows: DataFrame, declared: &[Field]) -> Result<Converted> {
+        let url = self.url()?;
+        let context = rows.task_ctx();
         let plan = rows.create_physical_plan().await.map_err(query_error)?;
-        let target = Target::of_query(&plan.schema(), declared, self.layout.petastorm.as_ref())?;
-        let staging = Staging::begin(&url, &self.store).await?;
-        let written = self.write(plan, context, &target, &staging).await;
+        let steps = self.rules.plan(&plan.schema(), declared, &self.source.store)?;
+        let (columns, existing) = self.fit(&url, steps.schema()).await?;
+        let target = Target::of_query(&columns, steps.declared(), self.layout.petastorm.as_ref())?;
+        self.check(&target, &existing)?;
+        let memory = self.memory()?;
+        let staging = self.stage(&url, existing).await?;
+        let statistics = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new());
+        let total_rows = statistics.ok().and_then(|all| all.num_rows.get_value().copied());
+        self.meter.begin(total_rows.map(|rows| rows as u64));
+        let written = async {
+            let spill = self.spill(&url)?;
+            let context = match &spill {
+                Some(spill) => memory.context(context, spill.path())?,
+                None => context,
+            };
+            let writer = Writer::new(&target, &self.layout, staging.store(), &staging.prefix())?;
+            let writer = Arc::new(writer.with_meter(&self.meter));
+            engine::run((plan, Arc::new(context)), steps, writer, memory, &spill).await
+        };
+        let written = written.await;
         self.finish(url, &target, staging, written).await
+    }
+
+    /// The columns as they are written, and the dataset that gets a next version.
+    pub(crate) async fn fit(&mut self, url: &DatasetUrl, columns: &SchemaRef) -> Result<(SchemaRef, Option<Existing>)> {
+        let existing = Existing::find(url, &self.store, self.mode).await?;
+        let columns = match &existing {
+            Some(existing) => existing.fit(columns, &mut self.layout).await?,
+            None => columns.clone(),
+        };
+        Ok((columns, existing))
+    }
+
+    /// Refuses what cannot be written, before a row is read.
+    pub(crate) fn check(&self, target: &Target, existing: &Option<Existing>) -> Result<()> {
+        self.layout.check(target)?;
+        existing.as_ref().map_or(Ok(()), |existing| existing.check(target))
+    }
+
+    /// A place for files that are not visible yet.
+    pub(crate) async fn stage(&self, url: &DatasetUrl, existing: Option<Existing>) -> Result<Staging> {
+        match existing {
+            Some(existing) => Staging::within(url, existing).await,
+            None => Staging::begin(url, &self.store, self.lease).await,
+        }
     }
 
     /// Makes visible what was written, or takes it away.
@@ -174,105 +408,29 @@ impl Converter {
         url: DatasetUrl,
         target: &Target,
         mut staging: Staging,
-        written: Result<(Vec<Written>, Evidence)>,
+        written: Result<Output>,
     ) -> Result<Converted> {
         let committed = match written {
-            Ok((files, evidence)) => self.commit(target, &mut staging, files, &evidence).await,
+            Ok((files, evidence)) => {
+                self.meter.enter(Phase::Committing);
+                match Draft::new(&self.layout, target, files, &evidence) {
+                    Ok(draft) => staging.commit(draft).await,
+                    Err(error) => Err(error),
+                }
+            }
             Err(error) => Err(error),
         };
         match committed {
-            Ok(metadata) => Ok(Converted { url, metadata }),
+            Ok(metadata) => {
+                self.meter.enter(Phase::Done);
+                Ok(Converted::new(url, metadata, self.store.clone()))
+            }
             Err(error) => {
                 staging.abort().await;
                 Err(error.at("URL", &url))
             }
         }
     }
-
-    async fn commit(
-        &self,
-        target: &Target,
-        staging: &mut Staging,
-        mut written: Vec<Written>,
-        evidence: &Evidence,
-    ) -> Result<DatasetMetadata> {
-        if written.is_empty() {
-            return Err(Error::invalid("there is no row: nothing is written"));
-        }
-        written.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
-        let schema = target.declare(evidence.shapes(&target.schema)?)?;
-        let files: Vec<_> = written.iter().map(|file| (&file.entry, &file.keys[..])).collect();
-        let petastorm = match &self.layout.petastorm {
-            Some(petastorm) => petastorm.key_values(&schema, &files)?,
-            None => Vec::new(),
-        };
-        let metadata = describe(schema, &written)?;
-        staging.commit(target, &metadata, petastorm).await?;
-        Ok(metadata)
-    }
-
-    async fn write(
-        &self,
-        plan: Arc<dyn ExecutionPlan>,
-        context: Arc<TaskContext>,
-        target: &Target,
-        staging: &Staging,
-    ) -> Result<(Vec<Written>, Evidence)> {
-        let mut tasks = JoinSet::new();
-        let stop = Arc::new(AtomicBool::new(false));
-        for partition in 0..plan.output_partitioning().partition_count() {
-            let (plan, context) = (plan.clone(), context.clone());
-            let (target, layout, store) = (target.clone(), self.layout.clone(), staging.store().clone());
-            let stop = stop.clone();
-            tasks.spawn(async move {
-                let rows = plan.execute(partition, context).map_err(query_error)?;
-                let rows = rows.map(|rows| rows.map_err(query_error));
-                let rows = rows.take_while(|_| std::future::ready(!stop.load(Ordering::Relaxed)));
-                write_partition(rows, partition, &target, &layout, &store).await
-            });
-        }
-        let mut written = Vec::new();
-        let mut evidence = Evidence::new(&target.schema);
-        let mut failure = None;
-        while let Some(done) = tasks.join_next().await {
-            match done {
-                Ok(Ok((files, seen))) => {
-                    written.extend(files);
-                    evidence.merge(&seen);
-                }
-                Ok(Err(error)) => failure = failure.or(Some(error)),
-                Err(error) => failure = failure.or(Some(Error::internal("a writer panicked").with_source(error))),
-            }
-            if failure.is_some() {
-                // Not aborted: a store finishes in the background what an aborted task began, and would put a file back
-                // that is taken away below.
-                stop.store(true, Ordering::Relaxed);
-            }
-        }
-        match failure {
-            Some(error) => Err(error),
-            None => Ok((written, evidence)),
-        }
-    }
-}
-
-fn describe(schema: Schema, written: &[Written]) -> Result<DatasetMetadata> {
-    let mut digest = Xxh3::new();
-    let fields =
-        serde_json::to_vec(&schema).map_err(|error| Error::internal("a schema is not JSON").with_source(error))?;
-    digest.update(&fields);
-    for file in written {
-        digest.update(file.entry.path.as_bytes());
-        digest.update(&file.entry.size.to_le_bytes());
-        digest.update(&file.digest.to_le_bytes());
-    }
-    Ok(DatasetMetadata {
-        created_by: concat!("squall ", env!("CARGO_PKG_VERSION")).to_owned(),
-        fingerprint: format!("{:032x}", digest.digest128()),
-        schema,
-        partition_by: Vec::new(),
-        files: written.iter().map(|file| file.entry.clone()).collect(),
-    })
 }
 
 /// A dataset that was written.
@@ -280,9 +438,54 @@ fn describe(schema: Schema, written: &[Written]) -> Result<DatasetMetadata> {
 pub struct Converted {
     url: DatasetUrl,
     metadata: DatasetMetadata,
+    store: StoreOptions,
+    is_hit: bool,
 }
 
 impl Converted {
+    pub(crate) fn new(url: DatasetUrl, metadata: DatasetMetadata, store: StoreOptions) -> Self {
+        Self {
+            url,
+            metadata,
+            store,
+            is_hit: false,
+        }
+    }
+
+    pub(crate) fn into_hit(self) -> Self {
+        Self { is_hit: true, ..self }
+    }
+
+    /// Whether it was found in a cache.
+    pub fn is_hit(&self) -> bool {
+        self.is_hit
+    }
+
+    /// Deletes it. Readers that have it open fail when they read on.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once begun, the dataset is no longer found, though files of it may be left.
+    pub async fn delete(self) -> Result<()> {
+        cache::delete(&self.url, &self.store).await
+    }
+
+    /// Deletes it when the value that is given is dropped. What a process that is killed leaves is evicted by age: [`Cache::evict`](crate::Cache::evict).
+    pub fn delete_on_drop(self) -> Temporary {
+        Temporary::new(self)
+    }
+
+    /// Its rows, as Petastorm's converters count them: [`Converted::rows`].
+    #[expect(clippy::len_without_is_empty, reason = "a conversion without rows is refused")]
+    pub fn len(&self) -> u64 {
+        self.rows()
+    }
+
+    /// How its store is reached.
+    pub fn store_options(&self) -> &StoreOptions {
+        &self.store
+    }
+
     /// Where it is; a reader opens this.
     pub fn url(&self) -> String {
         self.url.to_string()

@@ -1,26 +1,77 @@
 //! DataFrame to dataset.
 //!
-//! The files stand in the order of the data: a [`SourceTable`] shows a directory of Parquet files to DataFusion as a
-//! table; a [`Converter`] runs a `DataFrame`'s plan; `conform` brings its columns to the types that a reader expects and
-//! collects evidence of their shapes; `write` lays them out in files; `commit` makes them visible at once, the metadata
-//! last.
+//! The files stand in the order of the data: `format` tells what the files of a source are; a [`SourceTable`] shows a
+//! directory of Parquet files to DataFusion as a table, `records` one of CSV, JSON or Avro; a [`Converter`] runs a
+//! `DataFrame`'s plan; `rules` and `conform` bring its columns to the types that a reader expects, and `evidence` keeps their
+//! shapes; `order`, `run` and `bucket` put rows in order where one is asked for; `write` lays them out in files; `commit` makes
+//! them visible at once, the metadata last; `cache` finds what was converted before.
 
 mod error;
 
+mod format;
+mod records;
 mod source;
+
+#[cfg(feature = "delta")]
+mod delta;
+
+mod rules;
 
 mod conform;
 mod evidence;
 mod petastorm;
+mod progress;
+
+mod layout;
+mod memory;
+
+mod scratch;
+mod spill;
+
+mod order;
+
+mod run;
+
+mod bucket;
+
+mod hive;
 mod write;
+
+mod engine;
+
+mod marker;
+mod metadata_file;
+
+mod draft;
+mod revision;
 
 mod commit;
 
-mod converter;
-mod directory;
-mod materialize;
+mod key;
 
-pub use converter::{Compression, Converted, Converter};
-pub use directory::{convert_directory, session};
+mod lock;
+
+mod cache;
+
+mod converter;
+mod copy;
+mod directory;
+mod generate;
+mod inference;
+mod materialize;
+mod stream;
+
+pub use cache::{Cache, CacheEntry, Limits, Temporary};
+pub use converter::{Converted, Converter};
+pub use copy::{CopyOptions, copy_dataset};
+pub use directory::{convert_directory, convert_sources, session};
+pub use format::SourceFormat;
+pub use generate::{GenerateOptions, Generated, generate_metadata};
+pub use inference::{Inferred, infer_sources};
+pub use layout::{BloomFilter, Compression, Statistics};
 pub use petastorm::Petastorm;
+pub use progress::{Phase, Progress};
+pub use records::TextOptions;
+pub use revision::SaveMode;
+pub use rules::{FloatPrecision, ImageFormat, ImageRule};
 pub use source::SourceTable;

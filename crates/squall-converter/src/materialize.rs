@@ -1,17 +1,19 @@
 //! Rows made in Rust to a dataset.
 
-use futures::stream;
-use squall_dataset::DatasetUrl;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use squall_schema::arrow::schema_to_arrow;
 use squall_schema::columns::column_from_values;
 use squall_schema::{Error, Field, Result, Row, Schema, Value};
 
 use arrow_array::RecordBatch;
 
-use crate::commit::Staging;
 use crate::conform::Target;
 use crate::converter::{Converted, Converter};
-use crate::write::write_partition;
+use crate::engine::write_stream;
+use crate::write::Writer;
 
 /// Rows that are encoded together, and so at most in memory beside a row group.
 const BATCH_ROWS: usize = 1024;
@@ -51,41 +53,70 @@ impl Converter {
     where
         I: IntoIterator<Item = Result<Row>>,
     {
-        let url = DatasetUrl::parse(self.destination())?;
-        let target = Target::of_schema(schema, self.layout().petastorm.as_ref())?;
-        let staging = Staging::begin(&url, &self.store).await?;
+        self.materialize_stream(schema, stream::iter(rows)).await
+    }
+
+    /// Writes rows of a stream, as [`Converter::materialize`] does those of an iterator. No more than a batch of them is waiting.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Converter::convert`].
+    pub async fn materialize_stream<S>(mut self, schema: &Schema, rows: S) -> Result<Converted>
+    where
+        S: Stream<Item = Result<Row>>,
+    {
+        if self.is_cached() {
+            return Err(Error::unsupported(
+                "rows that are made in Rust have no plan that a cache could know them by: give a destination of their own",
+            ));
+        }
+        if self.rules.has_columns() {
+            return Err(Error::unsupported(
+                "rows that are made in Rust are stored as their schema says: a declared schema, images and closures are for queries and streams",
+            ));
+        }
+        let url = self.url()?;
+        let (_, existing) = self.fit(&url, &schema_to_arrow(schema)?).await?;
+        let target = Target::of_schema(schema, self.layout.petastorm.as_ref())?;
+        self.check(&target, &existing)?;
+        let memory = self.memory()?;
+        let staging = self.stage(&url, existing).await?;
+        self.meter.begin(None);
         let batches = Batches {
             schema: &target.schema,
-            rows: rows.into_iter(),
+            rows: Box::pin(rows),
             n_rows: 0,
         };
-        let written = write_partition(stream::iter(batches), 0, &target, self.layout(), staging.store()).await;
+        let batches = stream::try_unfold(batches, |mut batches| async {
+            let batch = batches.fill().await?;
+            Ok(batch.map(|batch| (batch, batches)))
+        });
+        let batches = batches.inspect_ok(|batch: &RecordBatch| self.meter.add_rows(batch.num_rows()));
+        let written = async {
+            let spill = self.spill(&url)?;
+            let writer =
+                Writer::new(&target, &self.layout, staging.store(), &staging.prefix())?.with_meter(&self.meter);
+            write_stream(Box::pin(batches), Arc::new(writer), memory, &spill).await
+        };
+        let written = written.await;
         self.finish(url, &target, staging, written).await
     }
 }
 
 /// Cuts rows into batches of canonical columns.
-struct Batches<'a, I> {
+struct Batches<'a, S> {
     schema: &'a Schema,
-    rows: I,
+    rows: Pin<Box<S>>,
     n_rows: usize,
 }
 
-impl<I: Iterator<Item = Result<Row>>> Iterator for Batches<'_, I> {
-    type Item = Result<RecordBatch>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.fill().transpose()
-    }
-}
-
-impl<I: Iterator<Item = Result<Row>>> Batches<'_, I> {
-    fn fill(&mut self) -> Result<Option<RecordBatch>> {
+impl<S: Stream<Item = Result<Row>>> Batches<'_, S> {
+    async fn fill(&mut self) -> Result<Option<RecordBatch>> {
         let first = self.n_rows;
         let mut rows = Vec::new();
         let mut bytes = 0;
         while rows.len() < BATCH_ROWS && bytes < BATCH_BYTES {
-            let Some(row) = self.rows.next() else {
+            let Some(row) = self.rows.next().await else {
                 break;
             };
             let row = row.map_err(|error| error.at("row", self.n_rows))?;

@@ -87,7 +87,7 @@ impl Petastorm {
         &self,
         schema: &Schema,
         files: &[(&FileEntry, &[RowGroupKeys])],
-    ) -> Result<Vec<(&str, String)>> {
+    ) -> Result<Vec<(&'static str, String)>> {
         let counts = files
             .iter()
             .map(|(file, _)| (file.path.as_str(), file.row_groups.len()));

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
 use bytes::Bytes;
+use datafusion::arrow::compute::partition;
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
 use object_store::ObjectStoreExt;
@@ -11,109 +13,220 @@ use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use parquet::arrow::AsyncArrowWriter;
 use parquet::arrow::async_writer::AsyncFileWriter;
-use parquet::basic::{Compression as Codec, ZstdLevel};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::WriterProperties;
-use parquet::schema::types::ColumnPath;
-use squall_dataset::{Store, storage_error};
-use squall_schema::codec::Codec as Cell;
+use squall_dataset::{Store, checksum_text};
 use squall_schema::metadata::{FileEntry, RowGroupEntry};
-use squall_schema::{Error, Result};
+use squall_schema::{Error, Field, Result};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::conform::Target;
-use crate::converter::Compression;
-use crate::error::write_error;
+use crate::error::{store_error, write_error};
 use crate::evidence::Evidence;
-use crate::petastorm::{Petastorm, RowGroupKeys};
+use crate::hive::{self, Values};
+use crate::layout::Layout;
+use crate::petastorm::RowGroupKeys;
+use crate::progress::Meter;
 
-/// Rows that are encoded between two looks at the size of the row group.
+/// Rows that are encoded between two looks at the size of the row group, at most.
 const ENCODE_ROWS: usize = 1024;
-
-/// How rows are laid out.
-#[derive(Debug, Clone)]
-pub(crate) struct Layout {
-    pub(crate) row_group_bytes: u64,
-    pub(crate) file_bytes: u64,
-    pub(crate) compression: Compression,
-    /// Whether Petastorm must read it.
-    pub(crate) petastorm: Option<Petastorm>,
-}
-
-impl Layout {
-    fn properties(&self, target: &Target) -> WriterProperties {
-        let codec = match self.compression {
-            Compression::Zstd => Codec::ZSTD(ZstdLevel::default()),
-            Compression::Snappy => Codec::SNAPPY,
-            Compression::Lz4 => Codec::LZ4_RAW,
-            Compression::None => Codec::UNCOMPRESSED,
-        };
-        // Row groups are closed by bytes, below. The page index is written by default.
-        let mut properties = WriterProperties::builder()
-            .set_compression(codec)
-            .set_max_row_group_row_count(None);
-        for field in target.cells() {
-            // No two cells are the same. What is compressed already only costs time to compress again.
-            let path = ColumnPath::from(field.name.as_str());
-            properties = properties.set_column_dictionary_enabled(path.clone(), false);
-            if !matches!(field.codec, Some(Cell::Ndarray)) {
-                properties = properties.set_column_compression(path, Codec::UNCOMPRESSED);
-            }
-        }
-        properties.build()
-    }
-}
+/// Bytes of rows that are encoded between two looks, about.
+const ENCODE_BYTES: usize = 4 << 20;
+/// Bytes of a request that writes, and requests at a time.
+const PART_BYTES: usize = 8 << 20;
+const PARTS_AT_ONCE: usize = 2;
 
 /// A file that was written, a digest of its bytes, and what its row groups hold for the indexes.
 pub(crate) struct Written {
     pub(crate) entry: FileEntry,
+    /// Its path, but for what tells apart the files of several conversions to one place.
+    pub(crate) name: String,
     pub(crate) digest: u64,
     pub(crate) keys: Vec<RowGroupKeys>,
 }
 
-/// Writes one partition of a query's result to files `part-<partition>-<n>.parquet`. An empty one has none.
-///
-/// # Cancel safety
-///
-/// Dropping the future leaves an unfinished file behind; the caller takes the whole staging place away.
-pub(crate) async fn write_partition<S>(
-    mut rows: S,
-    partition: usize,
-    target: &Target,
-    layout: &Layout,
-    store: &Store,
-) -> Result<(Vec<Written>, Evidence)>
-where
-    S: Stream<Item = Result<RecordBatch>> + Unpin,
-{
-    let mut evidence = Evidence::new(&target.schema);
-    let mut written = Vec::new();
-    let mut open: Option<OpenFile> = None;
-    while let Some(batch) = rows.next().await {
-        let batch = target.conform(&batch?)?;
-        evidence.see(&batch);
-        for start in (0..batch.num_rows()).step_by(ENCODE_ROWS) {
-            let slice = batch.slice(start, ENCODE_ROWS.min(batch.num_rows() - start));
-            let file = match &mut open {
-                Some(file) => file,
-                None => open.insert(OpenFile::create(partition, written.len(), target, layout, store)?),
-            };
-            file.write(&slice, target, layout).await?;
-            if file.is_full(layout)
-                && let Some(file) = open.take()
-            {
-                written.push(file.finish(store).await?);
+/// Writes rows to files of one store. It keeps no state: several may write at the same time, on any machine.
+#[derive(Debug, Clone)]
+pub(crate) struct Writer {
+    pub(crate) target: Target,
+    pub(crate) layout: Layout,
+    store: Store,
+    /// A directory, which may be none, and what the names of the files begin with, before their numbers.
+    prefix: String,
+    /// What the files have: all columns but those of directory names.
+    columns: SchemaRef,
+    kept: Vec<usize>,
+    directories: Vec<Field>,
+    properties: WriterProperties,
+    /// Counts rows, bytes and files.
+    pub(crate) meter: Meter,
+}
+
+impl Writer {
+    pub(crate) fn new(target: &Target, layout: &Layout, store: &Store, prefix: &str) -> Result<Self> {
+        let kept = kept_columns(target, layout);
+        Ok(Self {
+            columns: file_columns(target, layout)?,
+            kept,
+            directories: layout.partition_fields(&target.schema)?,
+            properties: layout.properties(target)?,
+            target: target.clone(),
+            layout: layout.clone(),
+            store: store.clone(),
+            prefix: prefix.to_owned(),
+            meter: Meter::default(),
+        })
+    }
+
+    /// Counts what is written.
+    pub(crate) fn with_meter(mut self, meter: &Meter) -> Self {
+        self.meter = meter.clone();
+        self
+    }
+
+    /// Writes rows in the order in which they come, to files `<prefix><unit>-<n>.parquet`. Without rows there is no file.
+    ///
+    /// One file is open at a time: rows of one directory must come one after the other, or there are many small files.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves an unfinished file behind; the caller takes the whole staging place away.
+    pub(crate) async fn write<S>(&self, mut rows: S, unit: usize) -> Result<(Vec<Written>, Evidence)>
+    where
+        S: Stream<Item = Result<RecordBatch>> + Unpin,
+    {
+        let mut evidence = Evidence::new(&self.target.schema);
+        let mut written = Vec::new();
+        let mut open: Option<OpenFile> = None;
+        let mut n_rows = 0;
+        while let Some(batch) = rows.next().await {
+            let batch = self.target.conform(&batch?)?;
+            evidence.see(&batch);
+            for (values, rows) in self.by_directory(&batch)? {
+                if let Some(other) = open.take_if(|file| file.values != values) {
+                    written.push(self.finish(other).await?);
+                }
+                let step = encode_rows(&rows);
+                for start in (0..rows.num_rows()).step_by(step) {
+                    let slice = rows.slice(start, step.min(rows.num_rows() - start));
+                    let file = match &mut open {
+                        Some(file) => file,
+                        None => open.insert(self.create(values.clone(), unit, written.len())?),
+                    };
+                    let done = self.write_rows(file, &slice).await;
+                    done.map_err(|error| self.place_row(error, n_rows))?;
+                    n_rows += slice.num_rows();
+                    if let Some(full) = open.take_if(|file| file.is_full(&self.layout)) {
+                        written.push(self.finish(full).await?);
+                    }
+                }
             }
         }
+        if let Some(file) = open {
+            written.push(self.finish(file).await?);
+        }
+        Ok((written, evidence))
     }
-    if let Some(file) = open {
-        written.push(file.finish(store).await?);
+
+    /// Counts the row of an error from the first one of the unit. Of rows that were put in order the number would say nothing.
+    fn place_row(&self, error: Error, before: usize) -> Error {
+        match error.place("row").and_then(|row| row.parse::<usize>().ok()) {
+            Some(row) if !self.layout.is_ordered() => error.replace_place("row", before + row),
+            _ => error,
+        }
     }
-    Ok((written, evidence))
+
+    async fn finish(&self, file: OpenFile) -> Result<Written> {
+        let written = file.finish(&self.store).await?;
+        self.meter.add_file();
+        Ok(written)
+    }
+
+    /// The rows cut where the directory changes.
+    fn by_directory(&self, rows: &RecordBatch) -> Result<Vec<(Values, RecordBatch)>> {
+        if self.directories.is_empty() || rows.num_rows() == 0 {
+            return Ok(vec![(Values::default(), rows.clone())]);
+        }
+        let columns = self.directories.iter().map(|field| {
+            let column = rows.column_by_name(&field.name).cloned();
+            column.ok_or_else(|| Error::internal("a partition column is lost"))
+        });
+        let ranges = partition(&columns.collect::<Result<Vec<_>>>()?)
+            .map_err(|error| Error::internal("partition columns cannot be compared").with_source(error))?;
+        let cut = |range: std::ops::Range<usize>| {
+            let values = hive::values(rows, &self.directories, range.start)?;
+            Ok((values, rows.slice(range.start, range.len())))
+        };
+        ranges.ranges().into_iter().map(cut).collect()
+    }
+
+    fn create(&self, values: Values, unit: usize, n: usize) -> Result<OpenFile> {
+        let directory = hive::directory(&values)?;
+        let (base, prefix) = self.prefix.rsplit_once('/').unwrap_or(("", &self.prefix));
+        let name = directory.clone().join(format!("{prefix}{unit:05}-{n:04}.parquet"));
+        let path = Path::from_iter(Path::from(base).parts().chain(name.parts()));
+        let digest = Arc::new(Mutex::new(Xxh3::new()));
+        let out = BufWriter::with_capacity(self.store.objects().clone(), path.clone(), PART_BYTES);
+        let out = HashingWriter {
+            inner: out.with_max_concurrency(PARTS_AT_ONCE),
+            digest: digest.clone(),
+            meter: self.meter.clone(),
+        };
+        let writer = AsyncArrowWriter::try_new(out, self.columns.clone(), Some(self.properties.clone()));
+        Ok(OpenFile {
+            writer: writer.map_err(|error| write_error(error).at("file", &path))?,
+            name: directory.join(format!("part-{unit:05}-{n:04}.parquet")).to_string(),
+            path,
+            values,
+            keys: Vec::new(),
+            open_keys: RowGroupKeys::default(),
+            digest,
+        })
+    }
+
+    /// Writes rows that conform to the target.
+    async fn write_rows(&self, file: &mut OpenFile, rows: &RecordBatch) -> Result<()> {
+        let at = |error| write_error(error).at("file", &file.path);
+        if let Some(petastorm) = &self.layout.petastorm {
+            petastorm.see(&self.target, rows, &mut file.open_keys)?;
+        }
+        let stored = self.target.store(rows)?;
+        let stored = stored
+            .project(&self.kept)
+            .map_err(|error| Error::internal("a column is lost").with_source(error))?;
+        file.writer.write(&stored).await.map_err(at)?;
+        if file.writer.in_progress_size() as u64 >= self.layout.row_group_bytes {
+            file.writer.flush().await.map_err(at)?;
+            file.keys.push(std::mem::take(&mut file.open_keys));
+        }
+        Ok(())
+    }
+}
+
+fn kept_columns(target: &Target, layout: &Layout) -> Vec<usize> {
+    let fields = target.schema.fields().iter().enumerate();
+    let kept = fields.filter(|(_, field)| !layout.partition_by.contains(&field.name));
+    kept.map(|(i, _)| i).collect()
+}
+
+/// The columns of the files: those of directory names are not in them.
+pub(crate) fn file_columns(target: &Target, layout: &Layout) -> Result<SchemaRef> {
+    let columns = target.columns.project(&kept_columns(target, layout));
+    Ok(Arc::new(columns.map_err(|error| {
+        Error::internal("a column is lost").with_source(error)
+    })?))
+}
+
+/// Rows that are encoded at once: no more than a few MiB, however large a row is.
+fn encode_rows(rows: &RecordBatch) -> usize {
+    let per_row = rows.get_array_memory_size() / rows.num_rows().max(1);
+    (ENCODE_BYTES / per_row.max(1)).clamp(1, ENCODE_ROWS)
 }
 
 struct OpenFile {
     path: Path,
+    name: String,
+    values: Values,
     writer: AsyncArrowWriter<HashingWriter>,
     /// Those of the row groups that are closed, and of the one that is open.
     keys: Vec<RowGroupKeys>,
@@ -122,37 +235,6 @@ struct OpenFile {
 }
 
 impl OpenFile {
-    fn create(partition: usize, n: usize, target: &Target, layout: &Layout, store: &Store) -> Result<Self> {
-        let path = Path::from(format!("part-{partition:05}-{n:04}.parquet"));
-        let digest = Arc::new(Mutex::new(Xxh3::new()));
-        let writer = HashingWriter {
-            inner: BufWriter::new(store.objects().clone(), path.clone()),
-            digest: digest.clone(),
-        };
-        let writer = AsyncArrowWriter::try_new(writer, target.columns.clone(), Some(layout.properties(target)));
-        Ok(Self {
-            writer: writer.map_err(|error| write_error(error).at("file", &path))?,
-            path,
-            keys: Vec::new(),
-            open_keys: RowGroupKeys::default(),
-            digest,
-        })
-    }
-
-    /// Writes rows that conform to the target.
-    async fn write(&mut self, rows: &RecordBatch, target: &Target, layout: &Layout) -> Result<()> {
-        let at = |error| write_error(error).at("file", &self.path);
-        if let Some(petastorm) = &layout.petastorm {
-            petastorm.see(target, rows, &mut self.open_keys)?;
-        }
-        self.writer.write(&target.store(rows)?).await.map_err(at)?;
-        if self.writer.in_progress_size() as u64 >= layout.row_group_bytes {
-            self.writer.flush().await.map_err(at)?;
-            self.keys.push(std::mem::take(&mut self.open_keys));
-        }
-        Ok(())
-    }
-
     fn is_full(&self, layout: &Layout) -> bool {
         (self.writer.bytes_written() + self.writer.in_progress_size()) as u64 >= layout.file_bytes
     }
@@ -167,18 +249,22 @@ impl OpenFile {
             .objects()
             .head(&self.path)
             .await
-            .map_err(|error| storage_error(error).at("file", &self.path))?
+            .map_err(|error| store_error(error).at("file", &self.path))?
             .size;
         self.keys.push(self.open_keys);
         self.keys.truncate(metadata.num_row_groups());
-        let digest = self.digest.lock().unwrap_or_else(PoisonError::into_inner).digest();
+        let bytes = self.digest.lock().unwrap_or_else(PoisonError::into_inner);
+        let (digest, checksum) = (bytes.digest(), checksum_text(bytes.digest128()));
+        drop(bytes);
         Ok(Written {
             entry: FileEntry {
                 path: self.path.to_string(),
                 size,
-                partition: Default::default(),
+                checksum: Some(checksum),
+                partition: self.values,
                 row_groups: row_groups(&metadata)?,
             },
+            name: self.name,
             digest,
             keys: self.keys,
         })
@@ -201,6 +287,7 @@ fn row_groups(metadata: &ParquetMetaData) -> Result<Vec<RowGroupEntry>> {
 struct HashingWriter {
     inner: BufWriter,
     digest: Arc<Mutex<Xxh3>>,
+    meter: Meter,
 }
 
 impl AsyncFileWriter for HashingWriter {
@@ -209,6 +296,7 @@ impl AsyncFileWriter for HashingWriter {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .update(&bytes);
+        self.meter.add_bytes(bytes.len());
         async move {
             let put = self.inner.put(bytes).await;
             put.map_err(|error| parquet::errors::ParquetError::External(Box::new(error)))

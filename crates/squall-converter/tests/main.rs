@@ -1,12 +1,23 @@
 //! The converter over real files, and what it leaves behind when it fails.
 
+mod cache;
+mod disk;
+mod layout;
+mod order;
+mod processes;
+mod revision;
+mod rules;
+mod sources;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int32Array, RecordBatch, StructArray};
 use arrow_schema::{DataType, Field};
 use squall_converter::{Compression, Converted, Converter, Petastorm, convert_directory, session};
-use squall_dataset::{Dataset, DatasetUrl, Origin};
+use squall_dataset::{Checksum, Dataset, DatasetUrl, Origin, Seal, check_seal};
+use squall_schema::footer::key_values_of_file;
+use squall_schema::metadata::{self, DatasetMetadata};
 use squall_schema::{DType, Error, ErrorKind, Result};
 use squall_testkit::{Layout, Table, truncate, write_file};
 use tempfile::TempDir;
@@ -63,6 +74,28 @@ fn a_directory_becomes_a_dataset_with_metadata() {
         let path = Path::new(&destination.url()).join(file.path.as_ref());
         assert_eq!(path.metadata().expect("a file").len(), file.size);
     }
+}
+
+#[test]
+fn every_file_has_a_checksum() {
+    let table = Table::write(&Layout::default());
+    let destination = Destination::new();
+    let converted = convert(&table, &destination.url(), None).expect("a conversion");
+    let read = |path: &str| std::fs::read(Path::new(&destination.url()).join(path)).expect("a file");
+    for file in converted.files() {
+        let mut checksum = Checksum::new();
+        checksum.update(&read(&file.path));
+        assert_eq!(file.checksum, Some(checksum.text()));
+    }
+    let metadata = read("_common_metadata");
+    assert_eq!(check_seal(&metadata), Seal::Whole);
+    let pairs = key_values_of_file(&metadata).expect("key-values");
+    let stored = DatasetMetadata::from_json(&pairs[metadata::KEY.as_bytes()]).expect("the description");
+    assert_eq!(stored.files, converted.files());
+    // What is older has none, what is newer more.
+    let text = stored.to_json().expect("JSON").replace("\"checksum\"", "\"later\"");
+    let other = DatasetMetadata::from_json(text.as_bytes()).expect("the description");
+    assert!(other.files.iter().all(|file| file.checksum.is_none()));
 }
 
 #[test]

@@ -83,6 +83,8 @@ pub struct OpenOptions {
     pub store: StoreOptions,
     /// Where parts of remote files are kept on local disk; nowhere if not given.
     pub cache: Option<Arc<RangeCache>>,
+    /// Whether files and row groups are those that are there, and not those that Squall's metadata tell of.
+    pub from_footers: bool,
 }
 
 impl OpenOptions {
@@ -97,6 +99,13 @@ impl OpenOptions {
     #[must_use]
     pub fn with_store(mut self, store: StoreOptions) -> Self {
         self.store = store;
+        self
+    }
+
+    /// Lists the directory and reads all footers, also where Squall wrote metadata: to write them anew.
+    #[must_use]
+    pub fn from_footers(mut self) -> Self {
+        self.from_footers = true;
         self
     }
 
@@ -154,7 +163,7 @@ impl Dataset {
             store = store.with_cache(cache.clone());
         }
         let at = |error: Error| error.at("URL", url);
-        if store.only().is_none() {
+        if store.only().is_none() && !options.from_footers {
             let described = Described::load(&store).await.map_err(at)?;
             if let Some(stored) = described.squall().map_err(at)? {
                 return Self::from_stored(store, stored, described.indexes());
@@ -169,7 +178,9 @@ impl Dataset {
         let described = Described::load(&store).await.map_err(at)?;
         // A conversion that ended between the two looks.
         match described.squall().map_err(at)? {
-            Some(stored) if store.only().is_none() => Self::from_stored(store, stored, described.indexes()),
+            Some(stored) if store.only().is_none() && !options.from_footers => {
+                Self::from_stored(store, stored, described.indexes())
+            }
             _ => Self::from_footers(store, &described, options).await,
         }
     }
@@ -473,6 +484,15 @@ fn check_totals(pieces: &[Piece]) -> Result<()> {
         return Ok(());
     }
     Err(Error::corrupt("the row groups count more than 2^63 rows or bytes"))
+}
+
+/// What Squall wrote of the dataset in a store; `None` if it has not, or not yet.
+///
+/// # Cancel safety
+///
+/// Dropping the future stops the request; nothing is kept.
+pub async fn stored_metadata(store: &Store) -> Result<Option<DatasetMetadata>> {
+    Described::load(store).await?.squall()
 }
 
 async fn is_being_written(store: &Store) -> Result<bool> {

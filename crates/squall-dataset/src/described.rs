@@ -186,3 +186,26 @@ impl Summary {
             })
     }
 }
+
+/// The key/value pairs of a dataset's metadata file: `_common_metadata`, or `_metadata` where that stands alone. None where there
+/// is neither.
+///
+/// # Cancel safety
+///
+/// Dropping the future stops the requests; nothing is kept.
+pub async fn key_values(store: &Store) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+    Ok(Described::load(store).await?.pairs)
+}
+
+/// The name of the Unischema that Petastorm finds in a directory, if it finds one.
+///
+/// # Cancel safety
+///
+/// Dropping the future stops the requests; nothing is kept.
+pub async fn unischema_name(store: &Store) -> Result<Option<String>> {
+    if store.only().is_some() {
+        return Ok(None);
+    }
+    let described = Described::load(store).await?;
+    Ok(described.unischema()?.map(|unischema| unischema.name))
+}

@@ -8,6 +8,7 @@
 mod url;
 
 pub mod cache;
+mod checksum;
 
 mod store;
 
@@ -26,7 +27,9 @@ mod fields;
 
 mod dataset;
 
-pub use dataset::{DataFile, Dataset, OpenOptions, Origin, Piece, UnsupportedColumn, WRITING_MARKER};
+pub use checksum::{Checksum, SEAL_KEY, Seal, UNSEALED, check_seal, checksum_text, is_known_checksum, seal};
+pub use dataset::{DataFile, Dataset, OpenOptions, Origin, Piece, UnsupportedColumn, WRITING_MARKER, stored_metadata};
+pub use described::{key_values, unischema_name};
 pub use spark::calendar;
 pub use store::{
     DEFAULT_BACKOFF, DEFAULT_COALESCE_GAP, DEFAULT_CONCURRENCY, DEFAULT_CONNECT_TIMEOUT, DEFAULT_MAX_BACKOFF,

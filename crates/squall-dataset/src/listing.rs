@@ -51,7 +51,8 @@ fn object(path: &Path, found: ObjectVersion) -> ObjectMeta {
     }
 }
 
-fn is_hidden(path: &Path) -> bool {
+/// Whether a path is none of a data file: what Spark, Hadoop and Petastorm hide.
+pub fn is_hidden(path: &Path) -> bool {
     let parts: Vec<_> = path.parts().collect();
     let Some((name, directories)) = parts.split_last() else {
         return true;

@@ -120,6 +120,23 @@ impl DatasetUrl {
         }
     }
 
+    /// The directory of this name below it, reached with the same credentials.
+    pub fn join(&self, name: &str) -> Self {
+        let path = match self.path.trim_end_matches('/') {
+            "" if self.scheme != Scheme::File => name.to_owned(),
+            path => format!("{path}/{name}"),
+        };
+        Self { path, ..self.clone() }
+    }
+
+    /// Whether another one lies below it, or is the same.
+    pub fn contains(&self, other: &Self) -> bool {
+        let path = self.path.trim_end_matches('/');
+        let rest = other.path.strip_prefix(path);
+        (self.scheme, &self.root) == (other.scheme, &other.root)
+            && rest.is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with('/'))
+    }
+
     fn from_path(path: &Path) -> Result<Self> {
         let absolute = std::path::absolute(path)
             .map_err(|error| Error::invalid(format!("cannot make an absolute path of {path:?}")).with_source(error))?;

@@ -559,6 +559,7 @@ fn describe(table: &Table) {
             .map(|(i, file)| FileEntry {
                 path: file.path.to_string(),
                 size: file.size,
+                checksum: None,
                 partition: Default::default(),
                 row_groups: row_groups(i),
             })

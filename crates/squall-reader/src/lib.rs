@@ -102,6 +102,8 @@ mod reader;
 mod stream;
 mod verify;
 
+mod integrity;
+
 /// Expressions of DataFusion's, for where-clauses that are made by a program.
 ///
 /// A column is named exactly as it is stored, by [`col`](expr::col): `col("a.b")` is the column of this name.
@@ -120,6 +122,9 @@ pub use epochs::{Epoch, Epochs};
 pub use footprint::DEFAULT_MEMORY_BUDGET;
 pub use forecast::{Coverage, DeliveryMap, Forecast, ForecastOptions, MapSize, Memory, Quality, RankForecast};
 pub use image::ImageSpec;
+pub use integrity::{
+    DEFAULT_PROBLEMS, Problem, VerifyDepth, VerifyOptions, VerifyProgress, VerifyReport, verify_dataset,
+};
 pub use ledger::{Ledger, LedgerEntry, LedgerWriter};
 pub use map::{DEFAULT_CACHE_BYTES, MapDataset, MapStats};
 pub use metrics::{

@@ -35,7 +35,13 @@ impl Row {
 
 /// Why a value does not fit the type asked for.
 #[derive(Debug)]
-struct Unfit(String);
+pub(crate) struct Unfit(pub(crate) String);
+
+impl serde::ser::Error for Unfit {
+    fn custom<T: std::fmt::Display>(message: T) -> Self {
+        Self(message.to_string())
+    }
+}
 
 impl std::fmt::Display for Unfit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

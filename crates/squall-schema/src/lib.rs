@@ -32,6 +32,7 @@ pub mod spark;
 mod row;
 
 mod deserialize;
+mod serialize;
 
 pub mod footer;
 pub mod metadata;

@@ -40,6 +40,9 @@ pub struct FileEntry {
     pub path: String,
     /// Bytes of the file.
     pub size: u64,
+    /// Digest of all its bytes behind the name of the algorithm, such as `xxh3-128:99aa…`; none in datasets of before there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<String>,
     /// The values in the names of its directories, as they stand there; `None` is null.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub partition: IndexMap<String, Option<String>>,

@@ -2,6 +2,8 @@
 //!
 //! With the feature `s3` there are servers too: `S3Server`, `WebServer`, and `FaultProxy`, which harms what passes it.
 
+mod chunks;
+
 #[cfg(feature = "s3")]
 mod serve;
 
@@ -12,6 +14,7 @@ mod s3;
 #[cfg(feature = "s3")]
 mod web;
 
+pub use chunks::column_bytes;
 #[cfg(feature = "s3")]
 pub use proxy::{Fault, FaultOptions, FaultProxy};
 #[cfg(feature = "s3")]

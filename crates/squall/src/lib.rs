@@ -50,8 +50,11 @@ assert_eq!(steps, 3 * 10);
 "#
 )]
 
+#[cfg(all(feature = "convert", feature = "reader"))]
+mod converted;
+
 pub use squall_dataset::{
-    DataFile, Dataset, DatasetUrl, OpenOptions, Origin, Piece, StoreMetrics, StoreOptions, TimeZone,
+    DataFile, Dataset, DatasetUrl, OpenOptions, Origin, Piece, StoreMetrics, StoreOptions, TimeZone, key_values,
 };
 pub use squall_schema::{
     ByteSize, DType, Decimal, Element, Error, ErrorKind, Field, Result, Row, RowId, Schema, Shape, Tensor, TimeUnit,
@@ -65,15 +68,16 @@ pub use squall_loader::{
 #[cfg(feature = "reader")]
 pub use squall_reader::{
     BadRow, BadRows, BatchReader, BenchOptions, BenchReport, Bitmap, BuildTimes, CacheCounts, CacheMetrics,
-    CacheOptions, Coverage, CpuMetrics, DEFAULT_BATCH_SIZE, DEFAULT_CACHE_BYTES, DEFAULT_LANES, Delivery, DeliveryMap,
-    Drawn, Ending, Epoch, EpochPlan, Epochs, Forecast, ForecastOptions, ImageSpec, Ledger, LedgerEntry, LedgerMismatch,
-    LedgerReport, LedgerRow, LedgerWriter, LoaderStage, LoaderTimes, MIX_BLOCK, MapDataset, MapSize, MapStats, Memory,
-    MemoryMetrics, Meter, Metrics, Mix, NGram, ORDER_VERSION, OnBadRow, Order, OrderOptions, Partition, Predicate,
-    Quality, QueueDepths, RankForecast, Reader, ReaderBuilder, ReaderState, ReaderStream, Reduce, ReduceFn, Remainder,
-    Replay, RowGroupSelector, RowSet, Runs, SampleBatch, SampleOrigin, Sampler, Samples, SelectedPiece, Selection,
-    SelectionReport, SelectionSource, Share, Shuffle, Split, Stage, StageSpeed, StageTimes, StorageCounts, Threshold,
-    Topology, TransformSpec, WaitedFor, bench, make_batch_reader, make_dataset, make_mixed_reader, make_reader,
-    verify_ledger,
+    CacheOptions, Coverage, CpuMetrics, DEFAULT_BATCH_SIZE, DEFAULT_CACHE_BYTES, DEFAULT_LANES, DEFAULT_PROBLEMS,
+    Delivery, DeliveryMap, Drawn, Ending, Epoch, EpochPlan, Epochs, Forecast, ForecastOptions, ImageSpec, Ledger,
+    LedgerEntry, LedgerMismatch, LedgerReport, LedgerRow, LedgerWriter, LoaderStage, LoaderTimes, MIX_BLOCK,
+    MapDataset, MapSize, MapStats, Memory, MemoryMetrics, Meter, Metrics, Mix, NGram, ORDER_VERSION, OnBadRow, Order,
+    OrderOptions, Partition, Predicate, Problem, Quality, QueueDepths, RankForecast, Reader, ReaderBuilder,
+    ReaderState, ReaderStream, Reduce, ReduceFn, Remainder, Replay, RowGroupSelector, RowSet, Runs, SampleBatch,
+    SampleOrigin, Sampler, Samples, SelectedPiece, Selection, SelectionReport, SelectionSource, Share, Shuffle, Split,
+    Stage, StageSpeed, StageTimes, StorageCounts, Threshold, Topology, TransformSpec, VerifyDepth, VerifyOptions,
+    VerifyProgress, VerifyReport, WaitedFor, bench, make_batch_reader, make_dataset, make_mixed_reader, make_reader,
+    verify_dataset, verify_ledger,
 };
 
 /// Metrics at an address, in the text format of Prometheus.
@@ -99,7 +103,15 @@ pub use squall_schema::columns;
 /// The converter: a DataFusion `DataFrame`, or a directory of Parquet files, to a dataset.
 #[cfg(feature = "convert")]
 pub mod convert {
-    pub use squall_converter::{Compression, Converted, Converter, Petastorm, SourceTable, convert_directory, session};
+    pub use squall_converter::{
+        BloomFilter, Cache, CacheEntry, Compression, Converted, Converter, CopyOptions, FloatPrecision,
+        GenerateOptions, Generated, ImageFormat, ImageRule, Inferred, Limits, Petastorm, Phase, Progress, SaveMode,
+        SourceFormat, SourceTable, Statistics, Temporary, TextOptions, convert_directory, convert_sources,
+        copy_dataset, generate_metadata, infer_sources, session,
+    };
+
+    #[cfg(feature = "reader")]
+    pub use crate::converted::IntoReader;
 }
 
 /// Batches as libtorch tensors on a device.

@@ -1,0 +1,187 @@
+//! The embedded engine: runs a plan's partitions side by side and writes what they give, in order where one is asked for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow_array::RecordBatch;
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use futures::{Stream, StreamExt, TryStreamExt};
+use squall_schema::{Error, Result, Schema};
+use tokio::task::JoinSet;
+
+use crate::bucket::{buckets, rows, units};
+use crate::error::limited;
+use crate::evidence::Evidence;
+use crate::memory::Memory;
+use crate::order::Order;
+use crate::progress::Phase;
+use crate::rules::Steps;
+use crate::run::{Chunk, scatter};
+use crate::spill::Spill;
+use crate::stream::ruled;
+use crate::write::{Writer, Written};
+
+/// Units that a dataset of some size is written in at least, the same on every machine, so that several can write.
+const UNITS: u64 = 8;
+/// Row groups in memory that a unit has at least: smaller ones make small files.
+const UNIT_ROW_GROUPS: u64 = 4;
+
+/// What writing gives: the files, and what was seen of shapes.
+pub(crate) type Output = (Vec<Written>, Evidence);
+
+/// Runs the plan and writes its rows, behind the steps of the rules.
+///
+/// # Cancel safety
+///
+/// Dropping the future ends the plan and leaves files behind; the caller takes the whole staging place away.
+pub(crate) async fn run(
+    (plan, context): (Arc<dyn ExecutionPlan>, Arc<TaskContext>),
+    steps: Steps,
+    writer: Arc<Writer>,
+    memory: Memory,
+    spill: &Option<Spill>,
+) -> Result<Output> {
+    let n = plan.output_partitioning().partition_count();
+    let stop = Arc::new(AtomicBool::new(false));
+    let execute = {
+        let (context, stop, meter) = (context.clone(), stop.clone(), writer.meter.clone());
+        move |partition| -> Result<_> {
+            let limit = memory.limit();
+            let rows = plan
+                .execute(partition, context.clone())
+                .map_err(|error| limited(error, limit))?;
+            let stop = stop.clone();
+            let rows = rows.map(move |rows| rows.map_err(|error| limited(error, limit)));
+            let rows = rows.take_while(move |_| std::future::ready(!stop.load(Ordering::Relaxed)));
+            Ok(ruled(rows, steps.clone(), meter.clone()).boxed())
+        }
+    };
+    let execute = Arc::new(execute);
+    if let (true, Some(spill)) = (writer.layout.is_ordered(), spill) {
+        let order = Order::of(&writer.layout, &writer.target)?;
+        writer.meter.enter(Phase::Sorting);
+        let reserved = memory.reserve(&context, 0, true)?;
+        let chunks = side_by_side(memory.scatterers(), n, &stop, |partition| {
+            let (execute, writer, order, store) =
+                (execute.clone(), writer.clone(), order.clone(), spill.store().clone());
+            async move {
+                let rows = execute(partition)?;
+                scatter(rows, partition, (&writer.target, &order), memory.run_bytes(), &store).await
+            }
+        });
+        let chunks = chunks.await?.into_iter().flatten().collect();
+        drop((reserved, execute));
+        return write_ordered(chunks, &order, writer, memory, spill).await;
+    }
+    let at_once = memory.writers().unwrap_or(n);
+    let _reserved = memory.reserve(&context, at_once.min(n), false)?;
+    let done = side_by_side(at_once, n, &stop, |partition| {
+        let (execute, writer) = (execute.clone(), writer.clone());
+        async move { writer.write(execute(partition)?, partition).await }
+    });
+    Ok(merge(done.await?, &writer.target.schema))
+}
+
+/// Writes rows of one stream, which may borrow.
+///
+/// # Cancel safety
+///
+/// As [`run`].
+pub(crate) async fn write_stream<S>(
+    rows: S,
+    writer: Arc<Writer>,
+    memory: Memory,
+    spill: &Option<Spill>,
+) -> Result<Output>
+where
+    S: Stream<Item = Result<RecordBatch>> + Unpin,
+{
+    if let (true, Some(spill)) = (writer.layout.is_ordered(), spill) {
+        let order = Order::of(&writer.layout, &writer.target)?;
+        writer.meter.enter(Phase::Sorting);
+        let chunks = scatter(rows, 0, (&writer.target, &order), memory.run_bytes(), spill.store()).await?;
+        return write_ordered(chunks, &order, writer, memory, spill).await;
+    }
+    writer.write(rows, 0).await
+}
+
+async fn write_ordered(
+    chunks: Vec<Chunk>,
+    order: &Order,
+    writer: Arc<Writer>,
+    memory: Memory,
+    spill: &Spill,
+) -> Result<Output> {
+    writer.meter.begin_again();
+    let total: u64 = chunks.iter().map(|chunk| chunk.bytes).sum();
+    let layout = &writer.layout;
+    let several = UNITS.min(total.div_ceil(layout.row_group_bytes.saturating_mul(UNIT_ROW_GROUPS)));
+    let n = total.div_ceil(layout.file_bytes).max(several).max(1);
+    let buckets = buckets(&chunks, order.is_hash(), memory.bucket_bytes().min(total.div_ceil(n)));
+    let units = units(buckets, usize::try_from(n).unwrap_or(usize::MAX));
+    let chunks = Arc::new(chunks);
+    let stop = Arc::new(AtomicBool::new(false));
+    let done = side_by_side(memory.ordered_writers(), units.len(), &stop, |unit| {
+        let rows = rows(units[unit].clone(), chunks.clone(), spill.store().clone());
+        let (writer, stop) = (writer.clone(), stop.clone());
+        async move {
+            let rows = rows.take_while(move |_| std::future::ready(!stop.load(Ordering::Relaxed)));
+            let rows = rows.inspect_ok(|rows| writer.meter.add_rows(rows.num_rows()));
+            writer.write(std::pin::pin!(rows), unit).await
+        }
+    });
+    Ok(merge(done.await?, &writer.target.schema))
+}
+
+fn merge(done: Vec<Output>, schema: &Schema) -> Output {
+    let mut written = Vec::new();
+    let mut evidence = Evidence::new(schema);
+    for (files, seen) in done {
+        written.extend(files);
+        evidence.merge(&seen);
+    }
+    (written, evidence)
+}
+
+/// Does `n` pieces of work, so many at the same time; what they give comes by their numbers. After a failure the others are
+/// asked to stop, and awaited.
+async fn side_by_side<T, F>(
+    at_once: usize,
+    n: usize,
+    stop: &AtomicBool,
+    mut work: impl FnMut(usize) -> F,
+) -> Result<Vec<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    let mut tasks = JoinSet::new();
+    let mut found: Vec<Option<T>> = (0..n).map(|_| None).collect();
+    let mut failure = None;
+    let mut next = 0;
+    loop {
+        while next < n && tasks.len() < at_once.max(1) && failure.is_none() {
+            let (i, piece) = (next, work(next));
+            tasks.spawn(async move { (i, piece.await) });
+            next += 1;
+        }
+        match tasks.join_next().await {
+            None => break,
+            Some(Ok((i, Ok(done)))) => found[i] = Some(done),
+            Some(Ok((_, Err(error)))) => failure = failure.or(Some(error)),
+            Some(Err(error)) => {
+                failure = failure.or(Some(Error::internal("a writer panicked").with_source(error)));
+            }
+        }
+        if failure.is_some() {
+            // Not aborted: a store finishes in the background what an aborted task began, and would put a file back that is
+            // taken away later.
+            stop.store(true, Ordering::Relaxed);
+        }
+    }
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(found.into_iter().flatten().collect()),
+    }
+}

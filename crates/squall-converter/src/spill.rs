@@ -1,0 +1,56 @@
+//! A directory on local disk for rows that are on their way, taken away at the end.
+
+use std::path::Path;
+
+use squall_dataset::{DatasetUrl, Store};
+use squall_schema::{Error, ErrorKind, Result};
+
+use crate::error::file_problem;
+use crate::scratch::Scratch;
+
+/// What the names of such directories begin with.
+const PREFIX: &str = ".squall-spill-";
+
+/// The directory; it is removed when this is dropped.
+pub(crate) struct Spill {
+    scratch: Scratch,
+    store: Store,
+}
+
+impl Spill {
+    /// A directory of its own below `parent`.
+    pub(crate) fn begin(parent: &Path) -> Result<Self> {
+        let made = std::fs::create_dir_all(parent).and_then(|()| Scratch::begin(parent, PREFIX));
+        let scratch = made.map_err(|error| {
+            let problem = file_problem(&error).unwrap_or("it cannot be written to");
+            Error::new(ErrorKind::Storage, format!("no spill directory: {problem}"))
+                .at("directory", parent.display())
+                .with_source(error)
+        })?;
+        let text = scratch.path.to_str().map(str::to_owned);
+        let store = text
+            .ok_or_else(|| Error::unsupported(format!("the path {:?} is not UTF-8", scratch.path)))
+            .and_then(|text| Store::create(&DatasetUrl::parse(&text)?));
+        match store {
+            Ok(store) => Ok(Self { scratch, store }),
+            Err(error) => {
+                let _ = std::fs::remove_dir_all(&scratch.path);
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.scratch.path
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+}
+
+impl Drop for Spill {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.scratch.path);
+    }
+}

@@ -1,0 +1,243 @@
+//! Conversions in processes of their own: at the same time, and killed, on a disk and in S3.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use squall_converter::{Converter, SaveMode, convert_directory, session};
+use squall_dataset::{Dataset, DatasetUrl, OpenOptions, StoreOptions};
+use squall_testkit::S3Server;
+use tempfile::TempDir;
+
+use super::run;
+
+/// Rows of the table that is converted.
+const ROWS: u64 = 300_000;
+/// After how long a silence a marker is taken over where a conversion was killed.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// Where conversions write to, empty at first.
+struct Place {
+    directory: TempDir,
+    server: Option<S3Server>,
+}
+
+impl Place {
+    fn on_disk() -> Self {
+        Self {
+            directory: TempDir::new().expect("a directory"),
+            server: None,
+        }
+    }
+
+    fn in_s3() -> Self {
+        let directory = TempDir::new().expect("a directory");
+        std::fs::create_dir(directory.path().join("bucket")).expect("a bucket");
+        Self {
+            server: Some(S3Server::start(directory.path())),
+            directory,
+        }
+    }
+
+    fn url(&self) -> String {
+        match self.server {
+            Some(_) => "s3://bucket/cache".to_owned(),
+            None => self.path().display().to_string(),
+        }
+    }
+
+    /// The directory of the cache.
+    fn path(&self) -> PathBuf {
+        match self.server {
+            Some(_) => self.directory.path().join("bucket").join("cache"),
+            None => self.directory.path().join("cache"),
+        }
+    }
+
+    fn options(&self) -> Vec<(String, String)> {
+        self.server.as_ref().map(S3Server::options).unwrap_or_default()
+    }
+
+    fn spawn(&self, source: &str, mode: &str) -> Child {
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.args(["--exact", "processes::child", "--nocapture"]);
+        let options = serde_json::to_string(&self.options()).expect("JSON");
+        command.env("CONVERT_FROM", source).env("CONVERT_TO", self.url());
+        command.env("CONVERT_OPTIONS", options).env("CONVERT_MODE", mode);
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("a process")
+    }
+
+    fn open(&self, url: &str) -> squall_schema::Result<Dataset> {
+        let store = StoreOptions::default().with_options(self.options());
+        let url = DatasetUrl::parse(url).expect("a URL");
+        run(Dataset::open_with(&url, &OpenOptions::default().with_store(store)))
+    }
+
+    /// The datasets of the cache that are not hidden, and whether each can be opened.
+    fn datasets(&self) -> Vec<(PathBuf, squall_schema::Result<Dataset>)> {
+        let entries = std::fs::read_dir(self.path()).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let seen = names.filter(|name| !name.starts_with('.'));
+        seen.map(|name| (self.path().join(&name), self.open(&format!("{}/{name}", self.url()))))
+            .collect()
+    }
+}
+
+/// Runs as a process of its own, and converts a table to the place that it was told.
+#[test]
+fn child() {
+    let told = |name: &str| std::env::var(name).ok();
+    let (Some(source), Some(destination)) = (told("CONVERT_FROM"), told("CONVERT_TO")) else {
+        return;
+    };
+    let options: Vec<(String, String)> =
+        serde_json::from_str(&told("CONVERT_OPTIONS").expect("options")).expect("pairs");
+    let converter = Converter::new(destination)
+        .row_group_bytes(64 << 10)
+        .file_bytes(256 << 10)
+        .storage_options(options);
+    let converter = match told("CONVERT_MODE").as_deref() {
+        Some("append") => converter.mode(SaveMode::Append),
+        Some("killed") => converter.cached().take_over_after(SILENCE),
+        _ => converter.cached(),
+    };
+    let converted = run(convert_directory(&source, converter, None)).expect("a dataset");
+    println!("rows {} hit {}", converted.rows(), converted.is_hit());
+}
+
+/// What a child printed of its conversion.
+fn said(child: Child) -> String {
+    let output = child.wait_with_output().expect("an end");
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text
+        .lines()
+        .find_map(|line| line.find("rows ").map(|at| line[at..].to_owned()));
+    line.unwrap_or_else(|| panic!("it says nothing of its rows: {text}"))
+}
+
+/// A table that takes a while to convert.
+fn large() -> (TempDir, String) {
+    let directory = TempDir::new().expect("a directory");
+    let url = directory.path().join("table").display().to_string();
+    let made = run(async {
+        let sql = format!(
+            "SELECT value AS id, value * 0.5 AS x, CAST(value AS VARCHAR) AS name FROM generate_series(1, {ROWS})"
+        );
+        let rows = session().sql(&sql).await.expect("a query");
+        Converter::new(&url).convert(rows).await
+    });
+    assert_eq!(made.expect("a table").rows(), ROWS);
+    (directory, url)
+}
+
+/// Moments of a conversion, the same in every run, from the start of its process to about its end.
+fn moments() -> impl Iterator<Item = Duration> {
+    let mut state = 7u64;
+    std::iter::repeat_with(move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        Duration::from_millis(state >> 54)
+    })
+}
+
+/// Kills the process at a moment; false if it had ended.
+fn kill(mut child: Child, moment: Duration) -> bool {
+    let until = Instant::now() + moment;
+    while Instant::now() < until && child.try_wait().expect("a look").is_none() {
+        std::thread::yield_now();
+    }
+    let lives = child.try_wait().expect("a look").is_none();
+    child.kill().expect("SIGKILL");
+    child.wait().expect("an end");
+    lives
+}
+
+/// All files below a directory that are not hidden.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        match entry.path() {
+            hidden if entry.file_name().to_string_lossy().starts_with('.') => drop(hidden),
+            path if path.is_dir() => found.extend(files(&path)),
+            path => found.push(path),
+        }
+    }
+    found
+}
+
+#[test]
+fn processes_at_the_same_time_make_one_dataset() {
+    let (_kept, source) = large();
+    for place in [Place::on_disk(), Place::in_s3()] {
+        let children: Vec<_> = (0..4).map(|_| place.spawn(&source, "cache")).collect();
+        let mut said: Vec<_> = children.into_iter().map(said).collect();
+        said.sort();
+        assert_eq!(said[0], "rows 300000 hit false", "{}", place.url());
+        assert!(said[1..].iter().all(|line| line == "rows 300000 hit true"), "{said:?}");
+    }
+}
+
+fn killed_conversions_are_cleaned_up(place: impl Fn() -> Place) {
+    let (_kept, source) = large();
+    let mut killed = 0;
+    for moment in moments().take(20) {
+        let place = place();
+        killed += usize::from(kill(place.spawn(&source, "killed"), moment));
+        for (path, dataset) in place.datasets() {
+            match dataset {
+                Ok(dataset) => assert_eq!(dataset.rows(), ROWS),
+                Err(error) => {
+                    let is_refused = error.to_string().contains("half-written") || files(&path).is_empty();
+                    assert!(is_refused, "{}: {error}", path.display());
+                }
+            }
+        }
+        assert!(said(place.spawn(&source, "killed")).starts_with("rows 300000"));
+        // The dataset, and nothing that the killed one left.
+        let datasets = place.datasets();
+        let [(path, Ok(dataset))] = &datasets[..] else {
+            panic!("expected one dataset, found {datasets:?}");
+        };
+        assert_eq!(files(path).len(), dataset.files().len() + 1, "{:?}", files(path));
+        if place.server.is_none() {
+            let left: Vec<_> = std::fs::read_dir(place.path()).expect("a cache").flatten().collect();
+            assert_eq!(left.len(), 1, "{left:?}");
+        }
+    }
+    println!("{killed} of 20 conversions were killed before they ended");
+    assert!(killed > 0);
+}
+
+#[test]
+fn conversions_killed_on_a_disk_leave_nothing_and_the_next_one_succeeds() {
+    killed_conversions_are_cleaned_up(Place::on_disk);
+}
+
+#[test]
+fn conversions_killed_in_s3_leave_nothing_visible_and_the_next_one_succeeds() {
+    killed_conversions_are_cleaned_up(Place::in_s3);
+}
+
+#[test]
+fn killed_appends_leave_the_dataset_as_it_was() {
+    let (_kept, source) = large();
+    for place in [Place::on_disk(), Place::in_s3()] {
+        assert_eq!(said(place.spawn(&source, "append")), "rows 300000 hit false");
+        let mut expected = ROWS;
+        for moment in moments().skip(3).take(4) {
+            // It may have been killed behind its commit.
+            kill(place.spawn(&source, "append"), moment);
+            let found = place.open(&place.url()).expect("a dataset").rows();
+            assert!(
+                found == expected || found == expected + ROWS,
+                "{found} rows, expected {expected}"
+            );
+            expected = found;
+        }
+        assert!(said(place.spawn(&source, "append")).starts_with(&format!("rows {} ", expected + ROWS)));
+    }
+}
