@@ -6,3 +6,5 @@ mod examples;
 mod fixtures;
 mod with_petastorm;
 mod with_spark;
+#[cfg(feature = "spark")]
+mod with_spark_connect;

@@ -8,7 +8,7 @@ use crate::Result;
 
 /// Crates that a crate must not reach by any path of normal dependencies, with these features. A name that ends in `*`
 /// stands for all that begin like it.
-const NEVER: [(&str, &str, &[&str]); 10] = [
+const NEVER: [(&str, &str, &[&str]); 11] = [
     (
         "squall-schema",
         "",
@@ -47,7 +47,19 @@ const NEVER: [(&str, &str, &[&str]); 10] = [
     ),
     ("squall-loader", "", &["datafusion*", "ballista*", "tch", "torch-sys"]),
     ("squall-torch", "", &["datafusion*", "ballista*"]),
-    ("squall-converter", "", &["tch", "torch-sys", "squall-reader"]),
+    (
+        "squall-converter",
+        "",
+        // Only behind their features: a cluster brings DataFusion's defaults, Spark's client needs protoc.
+        &[
+            "tch",
+            "torch-sys",
+            "squall-reader",
+            "apache-spark-connect*",
+            "ballista*",
+        ],
+    ),
+    ("squall-converter", "spark", &["tch", "torch-sys", "squall-reader"]),
     (
         "squall",
         "reader",
@@ -68,7 +80,17 @@ const NEVER: [(&str, &str, &[&str]); 10] = [
         "reader,filter",
         &["datafusion", "ballista*", "tch", "torch-sys"],
     ),
-    ("squall", "convert", &["tch", "torch-sys", "squall-reader"]),
+    (
+        "squall",
+        "convert",
+        &[
+            "tch",
+            "torch-sys",
+            "squall-reader",
+            "apache-spark-connect*",
+            "ballista*",
+        ],
+    ),
 ];
 
 /// The crates of the workspace that a crate may name. The chain has one direction.

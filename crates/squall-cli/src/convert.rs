@@ -6,9 +6,10 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 use squall::Error;
-use squall::convert::{Converter, Inferred, Petastorm, SaveMode, convert_sources, infer_sources};
+use squall::convert::{Converter, Inferred, Petastorm, SaveMode, infer_sources};
 
 use crate::converted::print;
+use crate::engine::EngineOptions;
 use crate::layout::LayoutOptions;
 use crate::options::Storage;
 use crate::progress::{Show, reporter};
@@ -24,15 +25,17 @@ use crate::{Failure, Format};
   squall convert /data/events /data/train --sql \"SELECT * FROM source WHERE day < '2024-06-01'\"
   squall convert /data/events /data/train --shuffle 7 --memory-limit 1GiB
   squall convert /data/events s3://bucket/train --partition-by country,day --compression snappy --bloom-filter user
+  squall convert s3://bucket/events s3://bucket/train --engine ballista --scheduler df://10.0.0.1:50050
   squall convert /data/labels.csv /data/train --csv-null NA --dry-run
   squall convert /data/list.csv /data/train --image path --image-root s3://bucket/photos --image-size 224x224
+  squall convert /data/events /data/train --engine spark --remote sc://127.0.0.1:15002 --shuffle 7
   squall convert /data/a /data/train --source b=/data/b.jsonl.gz --sql \"SELECT * FROM source JOIN b USING (id)\"")]
 pub(crate) struct Convert {
     /// Directory or file to convert: a path or a URL
     source: String,
     /// Where the dataset will be; nothing may be there yet, but with --overwrite and --append
     destination: String,
-    /// What to convert, in DataFusion's SQL; the source is the table `source`
+    /// What to convert, in the engine's SQL; the source is the table `source`
     #[arg(long, value_name = "QUERY")]
     sql: Option<String>,
     /// Take DESTINATION for a cache, the parent of a dataset for each conversion: what was converted before is found by query, options
@@ -45,6 +48,8 @@ pub(crate) struct Convert {
     /// Put the rows in the place of those of the dataset that is there
     #[arg(long)]
     overwrite: bool,
+    #[command(flatten)]
+    engine: EngineOptions,
     #[command(flatten)]
     layout: LayoutOptions,
     /// Write what Petastorm's make_reader opens: arrays as npy cells, a Unischema of this name, the row-group map
@@ -81,6 +86,7 @@ pub(crate) struct Convert {
 
 impl Convert {
     pub(crate) fn run(self) -> Result<(), Failure> {
+        self.engine.check(self.dry_run)?;
         let began = Instant::now();
         let converter = Converter::new(&self.destination)
             .time_zone(self.time_zone.parse()?)
@@ -123,7 +129,7 @@ impl Convert {
         if let Some(report) = reporter(show) {
             converter = converter.progress(report);
         }
-        let converted = runtime.block_on(convert_sources(&sources, converter, self.sql.as_deref()))?;
+        let converted = runtime.block_on(self.engine.convert(&sources, converter, self.sql.as_deref()))?;
         print(&converted, began, self.format)
     }
 

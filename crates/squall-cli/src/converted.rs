@@ -8,6 +8,19 @@ use squall::convert::Converted;
 
 use crate::{Failure, Format};
 
+/// With the executor of each file, where a cluster wrote them.
+#[cfg(feature = "ballista")]
+fn with_writers(mut facts: serde_json::Value, converted: &Converted) -> serde_json::Value {
+    let writers = converted.writers().iter();
+    let writers: Vec<_> = writers
+        .map(|written| json!({"file": written.file, "executor": written.executor, "process": written.process}))
+        .collect();
+    if !writers.is_empty() {
+        facts["writers"] = writers.into();
+    }
+    facts
+}
+
 pub(crate) fn print(converted: &Converted, began: Instant, format: Format) -> Result<(), Failure> {
     let bytes: u64 = converted.files().iter().map(|file| file.size).sum();
     let mut out = std::io::stdout().lock();
@@ -24,6 +37,8 @@ pub(crate) fn print(converted: &Converted, began: Instant, format: Format) -> Re
                 "found": converted.is_hit(),
                 "seconds": began.elapsed().as_secs_f64(),
             });
+            #[cfg(feature = "ballista")]
+            let facts = with_writers(facts, converted);
             writeln!(out, "{facts}")?;
         }
         Format::Text => {
@@ -38,6 +53,11 @@ pub(crate) fn print(converted: &Converted, began: Instant, format: Format) -> Re
                 if converted.is_hit() { ", found in the cache" } else { "" }
             )?;
             writeln!(out, "{}", converted.schema())?;
+            #[cfg(feature = "ballista")]
+            for written in converted.writers() {
+                let (executor, process) = (&written.executor, written.process);
+                writeln!(out, "{} written by {executor}, process {process}", written.file)?;
+            }
         }
     }
     Ok(())

@@ -5,12 +5,17 @@
 
 mod bench;
 mod cache;
+#[cfg(feature = "ballista")]
+mod cluster;
 mod convert;
 mod converted;
 mod copy;
+mod engine;
 mod inspect;
 mod json;
 mod layout;
+#[cfg(feature = "ballista")]
+mod log;
 mod machine;
 mod metadata;
 mod options;
@@ -43,10 +48,14 @@ enum Command {
     Bench(Box<bench::Bench>),
     Convert(Box<convert::Convert>),
     Copy(copy::Copy),
+    #[cfg(feature = "ballista")]
+    Executor(cluster::Executor),
     Inspect(inspect::Inspect),
     Metadata(metadata::Metadata),
     Plan(Box<plan::Plan>),
     Read(Box<read::Read>),
+    #[cfg(feature = "ballista")]
+    Scheduler(cluster::Scheduler),
     Verify(Box<verify::Verify>),
 }
 
@@ -95,10 +104,14 @@ fn main() -> ExitCode {
         Command::Bench(command) => command.run(),
         Command::Convert(command) => command.run(),
         Command::Copy(command) => command.run(),
+        #[cfg(feature = "ballista")]
+        Command::Executor(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Metadata(command) => command.run(),
         Command::Plan(command) => command.run(),
         Command::Read(command) => command.run(),
+        #[cfg(feature = "ballista")]
+        Command::Scheduler(command) => command.run(),
         Command::Verify(command) => command.run(),
     };
     match done {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow_array::{RecordBatch, UInt32Array};
 use datafusion::arrow::compute::{interleave_record_batch, take_record_batch};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
 use squall_dataset::Store;
 use squall_schema::{Error, Result};
 
@@ -19,7 +20,7 @@ const BATCH_BYTES: u64 = 2 << 20;
 const BATCH_ROWS: usize = 8192;
 
 /// The keys from `low` on, and those below `high`; open where there is none.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Bucket {
     low: Vec<u8>,
     high: Option<Vec<u8>>,

@@ -7,7 +7,8 @@
 use std::time::{Duration, SystemTime};
 
 use datafusion::dataframe::DataFrame;
-use futures::TryStreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 use object_store::path::Path as ObjectPath;
 use squall_dataset::{DatasetUrl, Store, StoreOptions, WRITING_MARKER, storage_error, stored_metadata};
@@ -57,6 +58,20 @@ pub(crate) async fn convert(
         Keying::Plan => key.plan(&rows).await?,
         Keying::Name(name) => key.name(&name),
     };
+    let declared = declared.to_vec();
+    take(converter, key, move |converter| {
+        let (rows, declared) = (rows.clone(), declared.clone());
+        async move { converter.convert_now(rows, &declared).await }.boxed()
+    })
+    .await
+}
+
+/// The dataset of a key, found or made.
+pub(crate) async fn take(
+    converter: Converter,
+    key: Key,
+    make: impl Fn(Converter) -> BoxFuture<'static, Result<Converted>>,
+) -> Result<Converted> {
     let url = converter.url()?.join(&key.finish());
     let converter = converter.at(url.clone());
     if let Some(found) = find(&url, &converter.store).await? {
@@ -70,7 +85,7 @@ pub(crate) async fn convert(
         if let Some(found) = find(&url, &converter.store).await? {
             return Ok(found);
         }
-        match converter.clone().convert_now(rows.clone(), declared).await {
+        match make(converter.clone()).await {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 let store = Store::open_with(&url, &converter.store).await?;
                 let is_written = store.head(&ObjectPath::from(WRITING_MARKER)).await?.is_some();

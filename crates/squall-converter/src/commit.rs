@@ -15,12 +15,13 @@ use squall_dataset::{DatasetUrl, Store, StoreOptions, WRITING_MARKER, storage_er
 use squall_schema::metadata::{self, DatasetMetadata};
 use squall_schema::{Error, ErrorKind, Result};
 
-use crate::draft::Draft;
+use crate::draft::{Description, Draft};
 use crate::error::{file_problem, store_error};
 use crate::marker::{Lease, Marker};
 use crate::metadata_file::metadata_file;
 use crate::revision::{Existing, Revision};
 use crate::scratch::{Scratch, nonce, prefix};
+use crate::write::FILE_PREFIX;
 
 /// A place for files that are not visible yet.
 pub(crate) struct Staging {
@@ -151,10 +152,10 @@ impl Staging {
     /// What the names of files begin with there.
     pub(crate) fn prefix(&self) -> String {
         match &self.place {
-            Place::Within(revision) => format!("{}/part-{}-", revision.directory, revision.nonce),
+            Place::Within(revision) => format!("{}/{FILE_PREFIX}{}-", revision.directory, revision.nonce),
             // What is still on its way from a conversion that lost its marker must not take the place of these.
-            Place::Marked { nonce, .. } => format!("part-{nonce}-"),
-            Place::Beside { .. } => "part-".to_owned(),
+            Place::Marked { nonce, .. } => format!("{FILE_PREFIX}{nonce}-"),
+            Place::Beside { .. } => FILE_PREFIX.to_owned(),
         }
     }
 
@@ -163,7 +164,11 @@ impl Staging {
         if let Place::Within(revision) = &mut self.place {
             return revision.commit(&mut draft).await;
         }
-        let description = draft.describe(None)?;
+        self.publish(draft.describe(None)?).await
+    }
+
+    /// Writes metadata and makes a dataset visible that is described already.
+    pub(crate) async fn publish(&mut self, description: Description) -> Result<DatasetMetadata> {
         let file = metadata_file(description.columns, &description.metadata, description.petastorm)?;
         if let Place::Marked {
             marker: Some(marker), ..
@@ -191,7 +196,7 @@ impl Staging {
                 Some(marker) => marker.release().await?,
                 None => return Err(Error::internal("a conversion is committed twice")),
             },
-            Place::Within(_) => {}
+            Place::Within(_) => return Err(Error::internal("a next version is committed as a new dataset")),
         }
         Ok(description.metadata)
     }
@@ -224,14 +229,18 @@ impl Staging {
         {
             // The failure that brought us here is the one to report.
             let objects = self.store.objects();
-            let own = format!("part-{nonce}-");
+            let own = format!("{FILE_PREFIX}{nonce}-");
+            // As long as the marker is ours all of the place is; else only what nobody else can have written.
+            let is_ours = marker.confirm().await.is_ok();
             let listed: Vec<_> = objects
                 .list(None)
                 .filter_map(|file| async { file.ok() })
                 .collect()
                 .await;
-            let is_own =
-                |file: &&object_store::ObjectMeta| file.location.filename().is_some_and(|name| name.starts_with(&own));
+            let is_own = |file: &&object_store::ObjectMeta| {
+                let name = file.location.filename().unwrap_or_default();
+                file.location.as_ref() != WRITING_MARKER && (is_ours || name.starts_with(&own))
+            };
             for file in listed.iter().filter(is_own) {
                 let _ = objects.delete(&file.location).await;
             }

@@ -49,11 +49,11 @@ pub struct Converter {
     /// Takes the place of the destination, with what is secret in it.
     place: Option<DatasetUrl>,
     pub(crate) layout: Layout,
-    memory_limit: Option<ByteSize>,
-    spill_directory: Option<PathBuf>,
+    pub(crate) memory_limit: Option<ByteSize>,
+    pub(crate) spill_directory: Option<PathBuf>,
     /// Whether the destination is a cache, and what names a conversion in it.
-    keying: Option<Keying>,
-    mode: SaveMode,
+    pub(crate) keying: Option<Keying>,
+    pub(crate) mode: SaveMode,
     lease: Lease,
     /// How the destination is reached.
     pub(crate) store: StoreOptions,
@@ -64,6 +64,9 @@ pub struct Converter {
     pub(crate) rules: Rules,
     /// Counts what is read and written.
     pub(crate) meter: Meter,
+    /// Where the plan runs, if not in this process.
+    #[cfg(feature = "ballista")]
+    cluster: Option<crate::ballista::Cluster>,
 }
 
 impl Converter {
@@ -85,6 +88,8 @@ impl Converter {
             text: TextOptions::default(),
             rules: Rules::default(),
             meter: Meter::default(),
+            #[cfg(feature = "ballista")]
+            cluster: None,
         }
     }
 
@@ -283,6 +288,25 @@ impl Converter {
         self
     }
 
+    /// Runs the plan on a cluster, and has its executors write the files; this process commits them. Sources and destination must be
+    /// seen by all machines under the same URLs. Closures, and rows that are made in this process, are not for a cluster.
+    #[cfg(feature = "ballista")]
+    pub fn cluster(mut self, cluster: crate::ballista::Cluster) -> Self {
+        self.cluster = Some(cluster);
+        self
+    }
+
+    /// Refuses a cluster, for rows that are made in this process.
+    pub(crate) fn check_is_here(&self) -> Result<()> {
+        #[cfg(feature = "ballista")]
+        if self.cluster.is_some() {
+            return Err(Error::unsupported(
+                "rows that are made in this process are converted in it, and not by a cluster",
+            ));
+        }
+        Ok(())
+    }
+
     /// The same converter with another destination, which is no cache.
     pub(crate) fn at(self, place: DatasetUrl) -> Self {
         Self {
@@ -352,6 +376,10 @@ impl Converter {
     }
 
     pub(crate) async fn convert_now(mut self, rows: DataFrame, declared: &[Field]) -> Result<Converted> {
+        #[cfg(feature = "ballista")]
+        if let Some(cluster) = self.cluster.take() {
+            return crate::ballista::convert(&mut self, &cluster, rows, declared).await;
+        }
         let url = self.url()?;
         let context = rows.task_ctx();
         let plan = rows.create_physical_plan().await.map_err(query_error)?;
@@ -392,6 +420,17 @@ impl Converter {
     pub(crate) fn check(&self, target: &Target, existing: &Option<Existing>) -> Result<()> {
         self.layout.check(target)?;
         existing.as_ref().map_or(Ok(()), |existing| existing.check(target))
+    }
+
+    /// Refuses the next version of a dataset, for engines that write none.
+    #[cfg(any(feature = "ballista", feature = "spark"))]
+    pub(crate) fn check_is_new(&self, engine: &str) -> Result<()> {
+        match self.mode {
+            SaveMode::ErrorIfExists => Ok(()),
+            _ => Err(Error::unsupported(format!(
+                "{engine} neither appends nor overwrites: convert to another place, or with the embedded engine"
+            ))),
+        }
     }
 
     /// A place for files that are not visible yet.
@@ -440,6 +479,8 @@ pub struct Converted {
     metadata: DatasetMetadata,
     store: StoreOptions,
     is_hit: bool,
+    #[cfg(feature = "ballista")]
+    writers: Vec<crate::ballista::FileWriter>,
 }
 
 impl Converted {
@@ -449,11 +490,25 @@ impl Converted {
             metadata,
             store,
             is_hit: false,
+            #[cfg(feature = "ballista")]
+            writers: Vec::new(),
         }
     }
 
     pub(crate) fn into_hit(self) -> Self {
         Self { is_hit: true, ..self }
+    }
+
+    #[cfg(feature = "ballista")]
+    pub(crate) fn with_writers(self, writers: Vec<crate::ballista::FileWriter>) -> Self {
+        Self { writers, ..self }
+    }
+
+    /// Its files and the executors of the cluster that wrote them; nothing if it was written by this process, or found in a
+    /// cache.
+    #[cfg(feature = "ballista")]
+    pub fn writers(&self) -> &[crate::ballista::FileWriter] {
+        &self.writers
     }
 
     /// Whether it was found in a cache.

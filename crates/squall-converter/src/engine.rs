@@ -10,9 +10,10 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use squall_schema::{Error, Result, Schema};
 use tokio::task::JoinSet;
 
-use crate::bucket::{buckets, rows, units};
+use crate::bucket::{Bucket, buckets, rows, units};
 use crate::error::limited;
 use crate::evidence::Evidence;
+use crate::layout::Layout;
 use crate::memory::Memory;
 use crate::order::Order;
 use crate::progress::Phase;
@@ -114,12 +115,7 @@ async fn write_ordered(
     spill: &Spill,
 ) -> Result<Output> {
     writer.meter.begin_again();
-    let total: u64 = chunks.iter().map(|chunk| chunk.bytes).sum();
-    let layout = &writer.layout;
-    let several = UNITS.min(total.div_ceil(layout.row_group_bytes.saturating_mul(UNIT_ROW_GROUPS)));
-    let n = total.div_ceil(layout.file_bytes).max(several).max(1);
-    let buckets = buckets(&chunks, order.is_hash(), memory.bucket_bytes().min(total.div_ceil(n)));
-    let units = units(buckets, usize::try_from(n).unwrap_or(usize::MAX));
+    let units = plan_units(&chunks, order, &writer.layout, memory);
     let chunks = Arc::new(chunks);
     let stop = Arc::new(AtomicBool::new(false));
     let done = side_by_side(memory.ordered_writers(), units.len(), &stop, |unit| {
@@ -132,6 +128,15 @@ async fn write_ordered(
         }
     });
     Ok(merge(done.await?, &writer.target.schema))
+}
+
+/// The buckets of each unit of the second pass.
+pub(crate) fn plan_units(chunks: &[Chunk], order: &Order, layout: &Layout, memory: Memory) -> Vec<Vec<Bucket>> {
+    let total: u64 = chunks.iter().map(|chunk| chunk.bytes).sum();
+    let several = UNITS.min(total.div_ceil(layout.row_group_bytes.saturating_mul(UNIT_ROW_GROUPS)));
+    let n = total.div_ceil(layout.file_bytes).max(several).max(1);
+    let buckets = buckets(chunks, order.is_hash(), memory.bucket_bytes().min(total.div_ceil(n)));
+    units(buckets, usize::try_from(n).unwrap_or(usize::MAX))
 }
 
 fn merge(done: Vec<Output>, schema: &Schema) -> Output {

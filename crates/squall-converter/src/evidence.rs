@@ -3,10 +3,11 @@
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::DataType;
+use serde::{Deserialize, Serialize};
 use squall_schema::{Field, Result, Schema, Shape};
 
 /// What is known of the lengths of a list column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 enum Length {
     #[default]
     Unseen,
@@ -15,7 +16,7 @@ enum Length {
 }
 
 /// The lengths of the lists in each column. A column whose lists all have one length holds vectors of fixed shape.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Evidence {
     lengths: Vec<Length>,
 }

@@ -44,7 +44,7 @@ impl SourceFormat {
     ];
 
     /// What the name of a file says of it.
-    fn of_name(path: &Path) -> Option<Self> {
+    pub(crate) fn of_name(path: &Path) -> Option<Self> {
         let name = path.filename()?.to_ascii_lowercase();
         let (_, name) = Compressed::of_name(&name);
         let (_, extension) = name.rsplit_once('.')?;

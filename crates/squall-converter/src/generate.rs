@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use arrow_schema::Schema as ArrowSchema;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{PutMode, PutOptions, PutPayload};
 use squall_dataset::{
@@ -23,6 +24,8 @@ use crate::petastorm::Petastorm;
 const ARROW_KEY: &[u8] = b"ARROW:schema";
 /// Bytes of a file that its checksum takes at a time.
 const STEP: u64 = 4 << 20;
+/// Files that are read for their checksums at a time.
+const FILES_AT_ONCE: usize = 4;
 
 /// What metadata are generated.
 #[derive(Debug, Clone, Default)]
@@ -168,7 +171,7 @@ pub async fn generate_metadata(url: &str, options: &GenerateOptions) -> Result<G
 }
 
 /// The columns of the files, which must be the same.
-async fn same_columns(dataset: &Dataset) -> Result<ArrowSchema> {
+pub(crate) async fn same_columns(dataset: &Dataset) -> Result<ArrowSchema> {
     let mut first: Option<ArrowSchema> = None;
     for file in dataset.files() {
         let loaded = footer::load(dataset.store(), &file.path, file.size, false).await?;
@@ -263,27 +266,9 @@ fn fits(field: &Field, stored: &Field) -> bool {
 }
 
 async fn describe(dataset: &Dataset, schema: &Schema, checksums: bool) -> Result<DatasetMetadata> {
-    let mut files = Vec::with_capacity(dataset.files().len());
-    let mut pieces = dataset.pieces().iter().peekable();
-    for (place, file) in (0u32..).zip(dataset.files()) {
-        let mut row_groups = Vec::new();
-        while let Some(piece) = pieces.next_if(|piece| piece.file == place) {
-            row_groups.push(RowGroupEntry {
-                rows: piece.rows,
-                compressed_bytes: piece.compressed_bytes,
-                uncompressed_bytes: piece.uncompressed_bytes,
-            });
-        }
-        files.push(FileEntry {
-            path: file.path.to_string(),
-            size: file.size,
-            checksum: match checksums {
-                true => Some(checksum(dataset.store(), file).await?),
-                false => None,
-            },
-            partition: partition::parse(file.path.as_ref()),
-            row_groups,
-        });
+    let mut files = entries(dataset);
+    if checksums {
+        add_checksums(dataset, &mut files).await?;
     }
     let fields =
         serde_json::to_vec(schema).map_err(|error| Error::internal("a schema is not JSON").with_source(error))?;
@@ -301,6 +286,45 @@ async fn describe(dataset: &Dataset, schema: &Schema, checksums: bool) -> Result
             .collect(),
         files,
     })
+}
+
+/// The files of a dataset as metadata describe them, without checksums.
+pub(crate) fn entries(dataset: &Dataset) -> Vec<FileEntry> {
+    let mut pieces = dataset.pieces().iter().peekable();
+    let mut row_groups = |place| {
+        let mut found = Vec::new();
+        while let Some(piece) = pieces.next_if(|piece| piece.file == place) {
+            found.push(RowGroupEntry {
+                rows: piece.rows,
+                compressed_bytes: piece.compressed_bytes,
+                uncompressed_bytes: piece.uncompressed_bytes,
+            });
+        }
+        found
+    };
+    let entry = |(place, file): (u32, &DataFile)| FileEntry {
+        path: file.path.to_string(),
+        size: file.size,
+        checksum: None,
+        partition: partition::parse(file.path.as_ref()),
+        row_groups: row_groups(place),
+    };
+    (0u32..).zip(dataset.files()).map(entry).collect()
+}
+
+/// Reads the files, some at a time, for their checksums.
+pub(crate) async fn add_checksums(dataset: &Dataset, entries: &mut [FileEntry]) -> Result<()> {
+    // Boxed here, for the compiler does not see otherwise that a stream of them may be sent to another thread.
+    let checksums: Vec<_> = dataset
+        .files()
+        .iter()
+        .map(|file| checksum(dataset.store(), file).boxed())
+        .collect();
+    let checksums: Vec<_> = stream::iter(checksums).buffered(FILES_AT_ONCE).try_collect().await?;
+    for (entry, checksum) in entries.iter_mut().zip(checksums) {
+        entry.checksum = Some(checksum);
+    }
+    Ok(())
 }
 
 async fn checksum(store: &Store, file: &DataFile) -> Result<String> {

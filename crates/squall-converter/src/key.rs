@@ -55,6 +55,13 @@ impl Key {
         Ok(self)
     }
 
+    /// Adds a text that another engine's plan, or what it reads, is known by.
+    #[cfg(feature = "spark")]
+    pub(crate) fn text(mut self, text: &str) -> Self {
+        self.add(text.as_bytes());
+        self
+    }
+
     /// The key as hexadecimal digits.
     pub(crate) fn finish(self) -> String {
         format!("{:032x}", self.0.digest128())

@@ -6,6 +6,7 @@ use parquet::arrow::ArrowSchemaConverter;
 use parquet::basic::{Compression as Codec, GzipLevel, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
+use serde::{Deserialize, Serialize};
 use squall_schema::codec::Codec as Cell;
 use squall_schema::{Error, Field, Result, Schema};
 
@@ -22,7 +23,7 @@ pub(crate) const DEFAULT_FILE_BYTES: u64 = 512 << 20;
 const DEFAULT_FPP: f64 = 0.01;
 
 /// How pages are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Compression {
     /// Small, and fast to decompress.
@@ -51,7 +52,7 @@ impl Compression {
 }
 
 /// For what the least and the greatest value are kept. Readers skip by them what a where-clause rules out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Statistics {
     /// Row groups and pages.
@@ -64,11 +65,11 @@ pub enum Statistics {
 }
 
 /// A bloom filter for each row group of a column: `column = value` skips those that do not have the value.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[must_use]
 pub struct BloomFilter {
-    fpp: f64,
-    ndv: Option<u64>,
+    pub(crate) fpp: f64,
+    pub(crate) ndv: Option<u64>,
 }
 
 impl Default for BloomFilter {
@@ -96,7 +97,7 @@ impl BloomFilter {
 }
 
 /// How rows are laid out.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Layout {
     pub(crate) row_group_bytes: u64,
     pub(crate) file_bytes: u64,
@@ -134,20 +135,26 @@ impl Default for Layout {
 impl Layout {
     /// Refuses what cannot be meant, before a query runs.
     pub(crate) fn check(&self, target: &Target) -> Result<()> {
+        let cells: Vec<_> = target.cells().map(|field| field.name.as_str()).collect();
+        self.check_schema(&target.schema, &cells)
+    }
+
+    /// Refuses what cannot be meant for rows of this schema, of which some columns come in cells.
+    pub(crate) fn check_schema(&self, schema: &Schema, cells: &[&str]) -> Result<()> {
         if self.row_group_bytes == 0 || self.file_bytes == 0 {
             return Err(Error::invalid("row groups and files have at least one byte"));
         }
         if self.shuffle.is_some() && !self.sort_by.is_empty() {
             return Err(Error::invalid("rows are either shuffled or sorted, not both"));
         }
-        let known = |name: &String| target.schema.get(name).ok_or_else(|| target.schema.unknown(name));
+        let known = |name: &String| schema.get(name).ok_or_else(|| schema.unknown(name));
         for (option, names) in [("partition_by", &self.partition_by), ("sort_by", &self.sort_by)] {
             for (i, name) in names.iter().enumerate() {
                 let field = known(name).map_err(|error| error.at("option", option))?;
                 if names[..i].contains(name) {
                     return Err(Error::invalid(format!("the column {name:?} stands twice in {option}")));
                 }
-                if !field.shape.is_scalar() || target.cells().any(|cells| cells.name == *name) {
+                if !field.shape.is_scalar() || cells.contains(&name.as_str()) {
                     return Err(Error::invalid(format!(
                         "{option} wants scalars, and {field} holds arrays"
                     )));
@@ -157,7 +164,7 @@ impl Layout {
         for name in &self.partition_by {
             hive::check(known(name)?)?;
         }
-        if self.partition_by.len() == target.schema.fields().len() {
+        if self.partition_by.len() == schema.fields().len() {
             return Err(Error::invalid(
                 "all columns stand in partition_by: one at least must stay in the files",
             ));

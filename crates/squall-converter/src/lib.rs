@@ -8,6 +8,8 @@
 
 mod error;
 
+mod stored_path;
+
 mod format;
 mod records;
 mod source;
@@ -61,6 +63,14 @@ mod inference;
 mod materialize;
 mod stream;
 
+#[cfg(feature = "spark")]
+pub mod spark;
+
+#[cfg(feature = "ballista")]
+mod ballista;
+
+#[cfg(feature = "ballista")]
+pub use ballista::{Cluster, ExecutorOptions, FileWriter, SchedulerOptions, run_executor, run_scheduler};
 pub use cache::{Cache, CacheEntry, Limits, Temporary};
 pub use converter::{Converted, Converter};
 pub use copy::{CopyOptions, copy_dataset};

@@ -75,6 +75,7 @@ impl Converter {
                 "rows that are made in Rust are stored as their schema says: a declared schema, images and closures are for queries and streams",
             ));
         }
+        self.check_is_here()?;
         let url = self.url()?;
         let (_, existing) = self.fit(&url, &schema_to_arrow(schema)?).await?;
         let target = Target::of_schema(schema, self.layout.petastorm.as_ref())?;

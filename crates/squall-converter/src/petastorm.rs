@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_array::{Array, ArrayRef, RecordBatch};
+use serde::{Deserialize, Serialize};
 use squall_schema::codec::decode_column;
 use squall_schema::columns::{elements_from_bytes, value_at};
 use squall_schema::metadata::FileEntry;
@@ -16,21 +17,21 @@ use crate::conform::Target;
 ///
 /// Arrays are stored as npy cells, half floats as floats, times in microseconds; what Petastorm cannot read is refused. The
 /// Unischema is pickled such that Petastorm 0.9 and later read it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[must_use]
 pub struct Petastorm {
     name: String,
     indexes: Vec<Indexer>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Indexer {
     name: String,
     column: String,
     kind: Kind,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 enum Kind {
     SingleField,
     NotNull,
@@ -126,6 +127,12 @@ impl Petastorm {
         Ok(pairs)
     }
 
+    /// The columns of the row-group indexes.
+    #[cfg(feature = "spark")]
+    pub(crate) fn indexed(&self) -> impl Iterator<Item = &str> {
+        self.indexes.iter().map(|index| index.column.as_str())
+    }
+
     /// Notes what a row group holds. `rows` conform to the target.
     pub(crate) fn see(&self, target: &Target, rows: &RecordBatch, seen: &mut RowGroupKeys) -> Result<()> {
         seen.0.resize_with(self.indexes.len(), Default::default);
@@ -173,10 +180,10 @@ fn see_value(value: &Value, dtype: DType, seen: &mut Seen) -> Result<()> {
 }
 
 /// What the indexes know of one row group, in their order.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct RowGroupKeys(Vec<Seen>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Seen {
     values: BTreeSet<String>,
     not_null: bool,

@@ -126,6 +126,22 @@ impl Meter {
         self.counts.files.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Rows, bytes and files so far.
+    #[cfg(feature = "ballista")]
+    pub(crate) fn counted(&self) -> [u64; 3] {
+        let counts = &self.counts;
+        [&counts.rows, &counts.bytes, &counts.files].map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// Says what others counted.
+    #[cfg(feature = "ballista")]
+    pub(crate) fn set(&self, [rows, bytes, files]: [u64; 3]) {
+        self.counts.rows.store(rows, Ordering::Relaxed);
+        self.counts.bytes.store(bytes, Ordering::Relaxed);
+        self.counts.files.store(files, Ordering::Relaxed);
+        self.send(false);
+    }
+
     fn send(&self, always: bool) {
         let Some(report) = &self.report else {
             return;

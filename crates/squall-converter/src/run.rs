@@ -19,6 +19,7 @@ use datafusion::arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use futures::{Stream, StreamExt};
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
+use serde::{Deserialize, Serialize};
 use squall_dataset::Store;
 use squall_schema::{Error, Result};
 use tokio::io::AsyncWriteExt;
@@ -40,10 +41,11 @@ const PART_BYTES: usize = 8 << 20;
 const KEY: &str = "";
 
 /// What is known of a chunk. It is all that the second pass needs, on this machine or on another.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Chunk {
     /// Which partition of the query it is of, and which run of it.
     pub(crate) run: (usize, usize),
+    #[serde(with = "crate::stored_path")]
     pub(crate) path: Path,
     pub(crate) range: Range<u64>,
     /// Bytes of its rows in memory.

@@ -31,6 +31,9 @@ use squall_schema::{Error, Result};
 pub struct SourceTable {
     dataset: Dataset,
     schema: TableSchema,
+    /// How its store is reached.
+    #[cfg(feature = "ballista")]
+    options: squall_dataset::StoreOptions,
 }
 
 impl SourceTable {
@@ -81,7 +84,12 @@ impl SourceTable {
         let schema = TableSchema::builder(Arc::new(ArrowSchema::new(columns)))
             .with_table_partition_cols(partitions.collect::<Result<Vec<_>>>()?)
             .build();
-        Ok(Self { dataset, schema })
+        Ok(Self {
+            dataset,
+            schema,
+            #[cfg(feature = "ballista")]
+            options: options.store.clone(),
+        })
     }
 
     /// The dataset behind the table.
@@ -91,6 +99,11 @@ impl SourceTable {
 
     /// A name of our own for the dataset's store, of which the session may have many.
     fn store_url(&self) -> Result<ObjectStoreUrl, DataFusionError> {
+        // On a cluster the name is what others open the store by.
+        #[cfg(feature = "ballista")]
+        if let Some(url) = crate::ballista::store_url(self.dataset.store(), &self.options) {
+            return url;
+        }
         let digest = xxhash_rust::xxh3::xxh3_64(self.dataset.url().to_string().as_bytes());
         ObjectStoreUrl::parse(format!("squall://{digest:016x}"))
     }

@@ -42,6 +42,7 @@ impl Converter {
                 "a stream has no plan that a cache could know it by: give a destination of its own",
             ));
         }
+        self.check_is_here()?;
         let url = self.url()?;
         let steps = self.rules.plan(&schema, &[], &self.source.store)?;
         let (columns, existing) = self.fit(&url, steps.schema()).await?;

@@ -15,6 +15,7 @@ use parquet::arrow::AsyncArrowWriter;
 use parquet::arrow::async_writer::AsyncFileWriter;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::WriterProperties;
+use serde::{Deserialize, Serialize};
 use squall_dataset::{Store, checksum_text};
 use squall_schema::metadata::{FileEntry, RowGroupEntry};
 use squall_schema::{Error, Field, Result};
@@ -28,6 +29,8 @@ use crate::layout::Layout;
 use crate::petastorm::RowGroupKeys;
 use crate::progress::Meter;
 
+/// What the names of files begin with.
+pub(crate) const FILE_PREFIX: &str = "part-";
 /// Rows that are encoded between two looks at the size of the row group, at most.
 const ENCODE_ROWS: usize = 1024;
 /// Bytes of rows that are encoded between two looks, about.
@@ -37,6 +40,7 @@ const PART_BYTES: usize = 8 << 20;
 const PARTS_AT_ONCE: usize = 2;
 
 /// A file that was written, a digest of its bytes, and what its row groups hold for the indexes.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Written {
     pub(crate) entry: FileEntry,
     /// Its path, but for what tells apart the files of several conversions to one place.
@@ -53,6 +57,8 @@ pub(crate) struct Writer {
     store: Store,
     /// A directory, which may be none, and what the names of the files begin with, before their numbers.
     prefix: String,
+    /// And what stands behind them: of several attempts to write the same unit each has its own.
+    suffix: String,
     /// What the files have: all columns but those of directory names.
     columns: SchemaRef,
     kept: Vec<usize>,
@@ -74,6 +80,7 @@ impl Writer {
             layout: layout.clone(),
             store: store.clone(),
             prefix: prefix.to_owned(),
+            suffix: String::new(),
             meter: Meter::default(),
         })
     }
@@ -81,6 +88,13 @@ impl Writer {
     /// Counts what is written.
     pub(crate) fn with_meter(mut self, meter: &Meter) -> Self {
         self.meter = meter.clone();
+        self
+    }
+
+    /// Puts this behind the numbers in the names of the files.
+    #[cfg(feature = "ballista")]
+    pub(crate) fn with_suffix(mut self, suffix: String) -> Self {
+        self.suffix = suffix;
         self
     }
 
@@ -163,7 +177,9 @@ impl Writer {
     fn create(&self, values: Values, unit: usize, n: usize) -> Result<OpenFile> {
         let directory = hive::directory(&values)?;
         let (base, prefix) = self.prefix.rsplit_once('/').unwrap_or(("", &self.prefix));
-        let name = directory.clone().join(format!("{prefix}{unit:05}-{n:04}.parquet"));
+        let name = directory
+            .clone()
+            .join(format!("{prefix}{unit:05}-{n:04}{}.parquet", self.suffix));
         let path = Path::from_iter(Path::from(base).parts().chain(name.parts()));
         let digest = Arc::new(Mutex::new(Xxh3::new()));
         let out = BufWriter::with_capacity(self.store.objects().clone(), path.clone(), PART_BYTES);

@@ -8,9 +8,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectMeta;
 use object_store::ObjectStore;
 use object_store::path::Path;
+use squall_schema::arrow::field_from_arrow;
 use squall_schema::metadata::{self, DatasetMetadata};
 use squall_schema::petastorm::index::RowGroupIndex;
-use squall_schema::{Error, Field, Result, Schema, Value};
+use squall_schema::{DType, Error, Field, Result, Schema, Value};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::cache::RangeCache;
@@ -166,7 +167,9 @@ impl Dataset {
         if store.only().is_none() && !options.from_footers {
             let described = Described::load(&store).await.map_err(at)?;
             if let Some(stored) = described.squall().map_err(at)? {
-                return Self::from_stored(store, stored, described.indexes());
+                return Self::from_stored(store, stored, described.indexes())?
+                    .with_nested()
+                    .await;
             }
             if is_being_written(&store).await? {
                 return Err(
@@ -179,7 +182,9 @@ impl Dataset {
         // A conversion that ended between the two looks.
         match described.squall().map_err(at)? {
             Some(stored) if store.only().is_none() && !options.from_footers => {
-                Self::from_stored(store, stored, described.indexes())
+                Self::from_stored(store, stored, described.indexes())?
+                    .with_nested()
+                    .await
             }
             _ => Self::from_footers(store, &described, options).await,
         }
@@ -232,6 +237,26 @@ impl Dataset {
             is_stale: false,
             notes: Vec::new(),
         })
+    }
+
+    /// Takes the types of nested columns, which metadata do not have, from the first file: one request more, where there are any.
+    async fn with_nested(mut self) -> Result<Self> {
+        let lacks = |field: &Field| field.arrow.is_none() && field.stored().dtype == DType::Nested;
+        let Some(first) = self.files.first().filter(|_| self.schema.fields().iter().any(lacks)) else {
+            return Ok(self);
+        };
+        let footer = footer::load(&self.store, &first.path, first.size, false).await?;
+        let columns = footer::arrow_schema(&footer.metadata)?;
+        let field = |own: &Field| match columns.field_with_name(&own.name) {
+            Ok(column) if lacks(own) => Ok(Field {
+                arrow: field_from_arrow(column)?.arrow,
+                ..own.clone()
+            }),
+            _ => Ok(own.clone()),
+        };
+        let fields = self.schema.fields().iter().map(field).collect::<Result<_>>();
+        self.schema = Schema::new(fields.map_err(|error| error.at("URL", self.store.url()))?)?;
+        Ok(self)
     }
 
     async fn from_footers(store: Store, described: &Described, options: &OpenOptions) -> Result<Self> {

@@ -130,6 +130,11 @@ impl Error {
         &self.0.message
     }
 
+    /// The places that [`Error::at`] named, from the innermost outwards.
+    pub fn places(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.context.iter().map(|(place, value)| (*place, value.as_str()))
+    }
+
     /// The value of a place that [`Error::at`] named.
     pub fn place(&self, place: &str) -> Option<&str> {
         let found = self.0.context.iter().find(|(name, _)| *name == place);

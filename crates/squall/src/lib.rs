@@ -10,6 +10,8 @@
 //! | `reader` (default) | [`make_reader`], [`make_batch_reader`], [`make_dataset`], [`Loader`] |
 //! | `filter` | where-clauses in the reader |
 //! | `convert` | [`convert`]: the converter, with DataFusion embedded |
+//! | `spark` | Spark `DataFrame`s in the converter, through Spark Connect |
+//! | `ballista` | the converter on a cluster: its scheduler, its executors |
 //! | `torch` | [`torch`]: batches as libtorch tensors |
 //! | `prometheus` | [`Metrics`] in the text format of Prometheus, and `serve_metrics` |
 //! | `s3`, `gcs`, `azure`, `http` (default), `hdfs` | datasets in these stores: [`StoreOptions`] |
@@ -109,6 +111,15 @@ pub mod convert {
         SourceFormat, SourceTable, Statistics, Temporary, TextOptions, convert_directory, convert_sources,
         copy_dataset, generate_metadata, infer_sources, session,
     };
+
+    /// Spark `DataFrame`s, through Spark Connect.
+    #[cfg(feature = "spark")]
+    pub mod spark {
+        pub use squall_converter::spark::{connect, convert_spark_sources, spark_connect};
+    }
+
+    #[cfg(feature = "ballista")]
+    pub use squall_converter::{Cluster, ExecutorOptions, FileWriter, SchedulerOptions, run_executor, run_scheduler};
 
     #[cfg(feature = "reader")]
     pub use crate::converted::IntoReader;

@@ -25,6 +25,20 @@ pub(super) struct Avro {
     pub(super) columns: SchemaRef,
 }
 
+#[cfg(feature = "ballista")]
+impl Avro {
+    pub(super) fn new(text: &str, columns: SchemaRef) -> Self {
+        Self {
+            text: text.into(),
+            columns,
+        }
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
 type Rows = Reader<BufReader<Noting>>;
 
 /// The columns of the first file.

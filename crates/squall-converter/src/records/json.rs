@@ -7,6 +7,7 @@ use arrow_array::RecordBatch;
 use arrow_json::ReaderBuilder;
 use arrow_json::reader::infer_json_schema_from_iterator;
 use arrow_schema::{ArrowError, DataType, Schema as ArrowSchema, SchemaRef};
+use serde::{Deserialize, Serialize};
 use squall_schema::{Error, Result};
 
 use super::feed::{Failure, Source};
@@ -65,7 +66,7 @@ pub(super) fn infer(files: &[Source], options: &TextOptions) -> Result<SchemaRef
 }
 
 /// What becomes of members that are no columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Unknown {
     /// The columns were found in the data: one that was not is an error.
     Refused,

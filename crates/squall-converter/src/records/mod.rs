@@ -13,6 +13,9 @@ mod avro;
 mod csv;
 mod json;
 
+#[cfg(feature = "ballista")]
+pub(crate) mod remote;
+
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch};

@@ -1,9 +1,10 @@
 //! How text is read.
 
+use serde::{Deserialize, Serialize};
 use squall_schema::{Error, Result, Schema};
 
 /// How files of text are read: CSV, and of JSON the schema.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TextOptions {
     /// What stands between two values of CSV; of `.tsv` files a tab if not given, else a comma.

@@ -9,6 +9,7 @@ use arrow_schema::{DataType, Field as ArrowField};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
+use serde::{Deserialize, Serialize};
 use squall_dataset::{DatasetUrl, Store, StoreOptions};
 use squall_schema::codec::{
     Codec, FreshMemory, ImageView, JPEG_QUALITY, Region, decode_cells, decode_views, encode_column, view_field,
@@ -20,7 +21,7 @@ use tokio::sync::OnceCell;
 const READS: usize = 16;
 
 /// What a cell of images holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ImageFormat {
     /// jpeg of this quality, from 1 to 100.
@@ -31,7 +32,7 @@ pub enum ImageFormat {
 }
 
 /// What becomes of a column of images: of bytes, jpeg or png, or of text, which is taken for paths.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[must_use]
 pub struct ImageRule {
     format: Option<ImageFormat>,

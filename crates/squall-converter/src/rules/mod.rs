@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Field as ArrowField, FieldRef, Schema as ArrowSchema, SchemaRef};
+use serde::{Deserialize, Serialize};
 use squall_dataset::StoreOptions;
 use squall_schema::arrow::{field_from_arrow, field_to_arrow};
 use squall_schema::codec::{Codec, decode_column, encode_column};
@@ -27,7 +28,7 @@ use image::Images;
 const ROWS_AT_ONCE: usize = 64;
 
 /// What becomes of floating-point numbers, in columns, lists and vectors of Spark ML. Cells and half floats stay as they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum FloatPrecision {
     /// Doubles become `float32`, as Petastorm's `make_spark_converter` makes of them. A finite double that is infinite then is an
     /// error.
@@ -66,11 +67,13 @@ struct Encoder {
 }
 
 /// What was asked for.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Rules {
     floats: FloatPrecision,
     schema: Option<Schema>,
     images: Vec<(String, ImageRule)>,
+    /// Closures, which stay in their process.
+    #[serde(skip)]
     encoders: Vec<Encoder>,
 }
 
@@ -106,6 +109,24 @@ impl Rules {
     /// Whether something was said of columns.
     pub(crate) fn has_columns(&self) -> bool {
         self.schema.is_some() || !self.images.is_empty() || !self.encoders.is_empty()
+    }
+
+    /// What becomes of floating-point numbers.
+    #[cfg(feature = "spark")]
+    pub(crate) fn precision(&self) -> FloatPrecision {
+        self.floats
+    }
+
+    /// What the columns are declared to be.
+    #[cfg(feature = "spark")]
+    pub(crate) fn declared(&self) -> Option<&Schema> {
+        self.schema.as_ref()
+    }
+
+    /// A column of which cells of images are made.
+    #[cfg(feature = "spark")]
+    pub(crate) fn image_column(&self) -> Option<&str> {
+        self.images.first().map(|(name, _)| name.as_str())
     }
 
     /// Whether values are made by closures.

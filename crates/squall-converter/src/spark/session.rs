@@ -1,0 +1,154 @@
+//! Connections to a Spark Connect server, and settings of a session that hold while a conversion runs.
+
+use std::collections::BTreeMap;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use spark_connect::SparkSession;
+use spark_connect_core::channel::ChannelBuilder;
+use squall_schema::{Error, ErrorKind, Result};
+use tokio::sync::oneshot;
+
+use super::error::spark_error;
+
+/// How long a server may take to take a connection: the client itself would try for minutes.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to answer the first question.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A session with the Spark Connect server at a URL: `sc://host:15002`, with `/;token=…;use_ssl=true` where the server asks for
+/// it. A token goes over TLS only, or to this machine.
+///
+/// # Errors
+///
+/// If nothing answers there, or the token is not the server's. No error shows the URL's parameters.
+///
+/// # Cancel safety
+///
+/// Dropping the future leaves a session that the server forgets by itself.
+pub async fn connect(url: &str) -> Result<SparkSession> {
+    let own = url.to_owned();
+    // A server that takes the connection and says nothing sensible is asked again and again by the client.
+    match tokio::time::timeout(ANSWER_TIMEOUT, blocking(move || open(&own))).await {
+        Ok(opened) => opened,
+        Err(_) => Err(Error::new(
+            ErrorKind::Storage,
+            format!(
+                "no Spark Connect server answers within {} seconds: is it one, and does it speak TLS as the URL says",
+                ANSWER_TIMEOUT.as_secs()
+            ),
+        )),
+    }
+}
+
+/// Runs what waits for Spark on a thread of its own. The end of a runtime does not wait for it, as it would for one of its blocking
+/// threads.
+///
+/// # Cancel safety
+///
+/// Dropping the future leaves the thread to end by itself.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let (send, receive) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("squall-spark".to_owned());
+    let started = thread.spawn(move || send.send(work()).is_ok());
+    started.map_err(|error| Error::internal("cannot start a thread that waits for Spark").with_source(error))?;
+    let done = receive.await;
+    done.map_err(|error| Error::internal("the thread that waits for Spark panicked").with_source(error))?
+}
+
+fn open(url: &str) -> Result<SparkSession> {
+    // What the client says of a malformed URL shows it, token and all.
+    let expected = "expected sc://host:15002, or sc://host:15002/;token=…;use_ssl=true";
+    let parsed = ChannelBuilder::parse(url)
+        .map_err(|_| Error::invalid(format!("not the URL of a Spark Connect server: {expected}")))?;
+    let place = parsed.endpoint();
+    let at = |error: Error| error.at("server", format!("sc://{place}"));
+    if parsed.token().is_some() && !parsed.use_ssl() && !parsed.is_loopback() {
+        return Err(at(Error::invalid(
+            "a token would go unencrypted to another machine: add use_ssl=true to the URL",
+        )));
+    }
+    reach(&place).map_err(at)?;
+    let session = SparkSession::builder().remote(url).get_or_create();
+    let session = session.map_err(|error| at(spark_error(error)))?;
+    // The first request: it tells whether the server takes the token.
+    session.version().map_err(|error| at(spark_error(error)))?;
+    Ok(session)
+}
+
+fn reach(place: &str) -> Result<()> {
+    let unreachable =
+        |error: std::io::Error| Error::new(ErrorKind::Storage, "no Spark Connect server answers").with_source(error);
+    let mut failure = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+    for address in place.to_socket_addrs().map_err(unreachable)? {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(_) => return Ok(()),
+            Err(error) => failure = error,
+        }
+    }
+    Err(unreachable(failure))
+}
+
+/// What sessions had before conversions changed it, by session; how many run in each.
+static CHANGED: Mutex<BTreeMap<String, (usize, Before)>> = Mutex::new(BTreeMap::new());
+
+type Before = Vec<(&'static str, Option<String>)>;
+
+/// Settings of a user's session that are given back when this is dropped.
+///
+/// Spark takes them from the session alone, and not from the options of a writer. Conversions that run side by side in one session
+/// share them; the last one gives back what the first one found.
+pub(super) struct Settings(SparkSession);
+
+impl Settings {
+    pub(super) fn change(session: &SparkSession, wanted: &[(&'static str, String)]) -> Result<Self> {
+        let own = Self(session.clone());
+        let conf = session.conf();
+        {
+            let mut changed = CHANGED.lock().unwrap_or_else(PoisonError::into_inner);
+            let (n, before) = changed.entry(session.session_id().to_owned()).or_default();
+            *n += 1;
+            for (name, _) in wanted {
+                if before.iter().all(|(own, _)| own != name) {
+                    before.push((name, conf.get_with_default(name, None).map_err(spark_error)?));
+                }
+            }
+        }
+        for (name, value) in wanted {
+            conf.set(name, value).map_err(spark_error)?;
+        }
+        Ok(own)
+    }
+}
+
+impl Drop for Settings {
+    fn drop(&mut self) {
+        let mut changed = CHANGED.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((n, _)) = changed.get_mut(self.0.session_id()) else {
+            return;
+        };
+        *n -= 1;
+        if *n > 0 {
+            return;
+        }
+        let (_, before) = changed.remove(self.0.session_id()).unwrap_or_default();
+        let conf = self.0.conf();
+        for (name, value) in before {
+            // A server that is gone has no session left to give anything back to.
+            let _ = match value {
+                Some(value) => conf.set(name, &value),
+                None => conf.unset(name),
+            };
+        }
+    }
+}
+
+/// A number that no other conversion has.
+pub(super) fn nonce() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{}_{}_{n}", std::process::id(), now.unwrap_or_default().as_nanos())
+}
