@@ -22,10 +22,13 @@ impl Scratch {
         loop {
             let path = parent.join(format!("{prefix}{}", nonce()));
             std::fs::create_dir(&path)?;
-            let lock = File::open(&path)?;
+            // Another conversion may find it before it is locked, and sweep it away.
+            let lock = match File::open(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                lock => lock?,
+            };
             // Where there are no locks nobody sweeps either.
             let _ = lock.lock();
-            // Another conversion may have found it before it was locked, and swept it away.
             if path.is_dir() {
                 return Ok(Self { path, _lock: lock });
             }

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use hyper::header::{ETAG, IF_MATCH};
+use hyper::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -12,6 +13,7 @@ use s3s::Body;
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
+use tokio::sync::Mutex;
 
 use crate::serve::Served;
 
@@ -44,12 +46,25 @@ impl S3Server {
             builder.set_auth(auth);
         }
         let (service, own) = (builder.build(), root.to_owned());
+        let conditions: Arc<Mutex<()>> = Arc::default();
         Self {
             root: root.to_owned(),
             served: Served::start(move |stream| {
-                let (service, root) = (service.clone(), own.clone());
+                let (service, root, conditions) = (service.clone(), own.clone(), conditions.clone());
                 async move {
-                    let answer = service_fn(move |request| answer(service.clone(), root.clone(), request));
+                    let answer = service_fn(move |request| {
+                        let (service, root, conditions) = (service.clone(), root.clone(), conditions.clone());
+                        async move {
+                            // S3 looks at a condition and writes in one step; s3s-fs takes two.
+                            let headers = request.headers();
+                            let is_conditional = headers.contains_key(IF_MATCH) || headers.contains_key(IF_NONE_MATCH);
+                            let _alone = match is_conditional && request.method() == hyper::Method::PUT {
+                                true => Some(conditions.lock().await),
+                                false => None,
+                            };
+                            answer(service, root, request).await
+                        }
+                    });
                     let connections = Builder::new(TokioExecutor::new());
                     // The client hangs up when it likes.
                     let _ = connections.serve_connection(TokioIo::new(stream), answer).await;
