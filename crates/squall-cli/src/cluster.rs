@@ -28,6 +28,9 @@ pub(crate) struct Scheduler {
     /// Where it listens; port 0 takes any that is free
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:50050")]
     bind: SocketAddr,
+    /// End when standard input does: with the process that started this one
+    #[arg(long, hide = true)]
+    until_input_ends: bool,
     /// Say more on standard error
     #[arg(long, short)]
     verbose: bool,
@@ -36,6 +39,9 @@ pub(crate) struct Scheduler {
 impl Scheduler {
     pub(crate) fn run(self) -> Result<(), Failure> {
         log::begin(self.verbose);
+        if self.until_input_ends {
+            end_with_input();
+        }
         let ready = |address: SocketAddr| say(&format!("{LISTENS}{address}"));
         Ok(runtime()?.block_on(run_scheduler(SchedulerOptions::new(self.bind), ready))?)
     }
@@ -69,6 +75,9 @@ pub(crate) struct Executor {
     /// Memory of the operators of queries, all tasks together [default: 70 % of the machine's]
     #[arg(long, value_name = "SIZE")]
     memory_limit: Option<ByteSize>,
+    /// End when standard input does: with the process that started this one
+    #[arg(long, hide = true)]
+    until_input_ends: bool,
     /// Say more on standard error
     #[arg(long, short)]
     verbose: bool,
@@ -77,6 +86,9 @@ pub(crate) struct Executor {
 impl Executor {
     pub(crate) fn run(self) -> Result<(), Failure> {
         log::begin(self.verbose);
+        if self.until_input_ends {
+            end_with_input();
+        }
         let mut options = ExecutorOptions::new(self.scheduler).bind(self.bind);
         if let Some(host) = self.host {
             options = options.host(host);
@@ -97,6 +109,14 @@ impl Executor {
     }
 }
 
+/// A process that is killed closes its pipes, and cannot end what it started otherwise.
+fn end_with_input() {
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(0);
+    });
+}
+
 fn runtime() -> Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let built = builder.enable_all().thread_stack_size(STACK_BYTES).build();
@@ -109,7 +129,7 @@ fn say(line: &str) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-/// A scheduler and its executors on loopback, which end when this is dropped.
+/// A scheduler and its executors on loopback, which end when this is dropped, or its process is killed.
 pub(crate) struct Started {
     /// The scheduler's address.
     pub(crate) scheduler: String,
@@ -141,7 +161,8 @@ impl Started {
         let program = std::env::current_exe().map_err(failed)?;
         let mut process = Command::new(program)
             .args(arguments)
-            .stdin(Stdio::null())
+            .arg("--until-input-ends")
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .map_err(failed)?;

@@ -149,6 +149,17 @@ impl Staging {
         &self.store
     }
 
+    /// Makes sure that the place is still this conversion's.
+    #[cfg(feature = "ballista")]
+    pub(crate) async fn confirm(&self) -> Result<()> {
+        match &self.place {
+            Place::Marked {
+                marker: Some(marker), ..
+            } => marker.confirm().await,
+            _ => Ok(()),
+        }
+    }
+
     /// What the names of files begin with there.
     pub(crate) fn prefix(&self) -> String {
         match &self.place {

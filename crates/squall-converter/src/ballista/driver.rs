@@ -27,6 +27,7 @@ use crate::evidence::Evidence;
 use crate::order::Order;
 use crate::progress::{Meter, Phase};
 use crate::records::remote;
+use crate::scratch::nonce;
 
 use super::client::{Client, Job};
 use super::cluster::{Cluster, FileWriter};
@@ -90,7 +91,8 @@ pub(crate) async fn convert(
         without_secrets(&converter.source.store),
         memory_limit,
     )?;
-    let session = format!("squall-{:032x}", xxhash_rust::xxh3::xxh3_128(nonce().as_bytes()));
+    let conversion = nonce();
+    let session = format!("squall-{conversion}");
     let client = Client::connect(&cluster.scheduler, session, state.config()).await?;
     let staging = converter.stage(&url, None).await?;
     let statistics = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new());
@@ -100,7 +102,8 @@ pub(crate) async fn convert(
         let mut driver = Driver {
             client,
             place: Place::of(staging.store(), &converter.store)?,
-            lease: Lease::begin(staging.store()).await?,
+            lease: Lease::begin(staging.store(), &conversion).await?,
+            conversion,
             staging: &staging,
             meter: converter.meter.clone(),
             stall: cluster.stall,
@@ -122,13 +125,6 @@ pub(crate) async fn convert(
     };
     let converted = converter.finish(url, &target, staging, output).await?;
     Ok(converted.with_writers(writers))
-}
-
-/// A text that no other conversion has.
-fn nonce() -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
-    format!("{} {random} {}", std::process::id(), now.unwrap_or_default().as_nanos())
 }
 
 /// What is converted.
@@ -153,6 +149,8 @@ struct Driver<'a> {
     client: Client,
     place: Place,
     lease: Lease,
+    /// Names its passes, and its lease.
+    conversion: String,
     staging: &'a Staging,
     meter: Meter,
     stall: Duration,
@@ -201,7 +199,11 @@ impl Driver<'_> {
         if !rows.layout.is_ordered() {
             self.meter.enter(Phase::Writing);
             let records = self
-                .pass(format!("{generation}-write"), Task::Write(rows), &query.plan)
+                .pass(
+                    pass_name(&self.conversion, generation, "write"),
+                    Task::Write(rows),
+                    &query.plan,
+                )
                 .await?;
             let total = records.iter().map(|record| record.rows).sum();
             return Ok((records, total));
@@ -209,7 +211,7 @@ impl Driver<'_> {
         self.meter.enter(Phase::Sorting);
         let scattered = self
             .pass(
-                format!("{generation}-scatter"),
+                pass_name(&self.conversion, generation, "scatter"),
                 Task::Scatter(rows.clone()),
                 &query.plan,
             )
@@ -223,7 +225,7 @@ impl Driver<'_> {
         let order = Order::of(&rows.layout, target)?;
         let units = plan_units(&chunks, &order, &rows.layout, rows.memory()?);
         let n = units.len();
-        let pass = format!("{generation}-gather");
+        let pass = pass_name(&self.conversion, generation, "gather");
         let gathering = Gathering {
             units,
             chunks: Arc::new(chunks),
@@ -250,7 +252,9 @@ impl Driver<'_> {
             .create_physical_plan(&query.counted()?)
             .await
             .map_err(query_error)?;
-        let records = self.pass(format!("{generation}-count"), Task::Count, &plan).await?;
+        let records = self
+            .pass(pass_name(&self.conversion, generation, "count"), Task::Count, &plan)
+            .await?;
         Ok(Some(records.iter().map(|record| record.rows).sum()))
     }
 
@@ -365,13 +369,15 @@ impl Driver<'_> {
 
     /// Ends units that still run, and takes away what no record names.
     async fn settle(&mut self, written: Result<Written>) -> Result<Written> {
+        // A driver that was stopped for long may have lost the place to another conversion, whose lease and files are not ours.
+        self.staging.confirm().await?;
         self.lease.end().await;
         self.client.end().await;
         let store = self.staging.store();
         let (began, mut since, mut heard) = (Instant::now(), Instant::now(), Vec::new());
         while began.elapsed() < SETTLE {
             let mut now = Vec::new();
-            for pass in passes() {
+            for pass in passes(&self.conversion) {
                 let ledger = Ledger::new(store, &pass);
                 for path in ledger.list().await.unwrap_or_default().1 {
                     if let Some(beat) = ledger.beat_at(&path).await {
@@ -391,16 +397,21 @@ impl Driver<'_> {
         }
         if let Ok(((files, _), _)) = &written {
             let files: HashSet<_> = files.iter().map(|file| file.entry.path.clone()).collect();
+            self.staging.confirm().await?;
             sweep(store, &files).await?;
         }
         written
     }
 }
 
+fn pass_name(conversion: &str, generation: usize, what: &str) -> String {
+    format!("{conversion}-{generation}-{what}")
+}
+
 /// All names of passes.
-fn passes() -> impl Iterator<Item = String> {
+fn passes(conversion: &str) -> impl Iterator<Item = String> {
     let names = ["write", "scatter", "gather", "count"];
-    (0..RECOUNTS).flat_map(move |generation| names.map(|name| format!("{generation}-{name}")))
+    (0..RECOUNTS).flat_map(move |generation| names.map(|name| pass_name(conversion, generation, name)))
 }
 
 fn merge(records: Vec<Record>, target: &Target) -> Written {

@@ -19,29 +19,34 @@ const RENEW: Duration = Duration::from_secs(2);
 /// After how long a silence the driver is dead.
 const SILENCE: Duration = Duration::from_secs(60);
 
-fn path() -> Path {
-    Path::from(DIRECTORY).join("lease.json")
+/// The name of a conversion, which its passes begin with, is that of its lease: units of one that was killed do not take the next one's
+/// for theirs.
+fn path(conversion: &str) -> Path {
+    Path::from(DIRECTORY).join(format!("{conversion}.json"))
 }
 
 /// The driver's lease; no longer renewed when it is dropped.
 pub(crate) struct Lease {
     store: Store,
+    path: Path,
     beats: JoinHandle<()>,
 }
 
 impl Lease {
-    pub(crate) async fn begin(store: &Store) -> Result<Self> {
-        record::write(store, &path(), &0u64).await?;
-        let own = store.clone();
+    pub(crate) async fn begin(store: &Store, conversion: &str) -> Result<Self> {
+        let path = path(conversion);
+        record::write(store, &path, &0u64).await?;
+        let (own, renewed) = (store.clone(), path.clone());
         let beats = tokio::spawn(async move {
             for n in 1u64.. {
                 sleep(RENEW).await;
                 // What fails now may go well the next time; units are patient for longer.
-                let _ = record::write(&own, &path(), &n).await;
+                let _ = record::write(&own, &renewed, &n).await;
             }
         });
         Ok(Self {
             store: store.clone(),
+            path,
             beats,
         })
     }
@@ -50,7 +55,7 @@ impl Lease {
     pub(crate) async fn end(&mut self) {
         self.beats.abort();
         let _ = (&mut self.beats).await;
-        let _ = self.store.objects().delete(&path()).await;
+        let _ = self.store.objects().delete(&self.path).await;
     }
 }
 
@@ -62,24 +67,25 @@ impl Drop for Lease {
 
 /// Looks whether the driver lives.
 pub(crate) struct Watch {
+    path: Path,
     seen: Option<u64>,
     since: Instant,
 }
 
-impl Default for Watch {
-    fn default() -> Self {
+impl Watch {
+    /// Over the conversion of a pass.
+    pub(crate) fn of(pass: &str) -> Self {
         Self {
+            path: path(pass.split('-').next().unwrap_or_default()),
             seen: None,
             since: Instant::now(),
         }
     }
-}
 
-impl Watch {
     /// An error if the driver wants the work no more.
     pub(crate) async fn look(&mut self, store: &Store) -> Result<()> {
         let cancelled = |why: &str| Error::new(ErrorKind::Cancelled, format!("the conversion {why}"));
-        match store.objects().get(&path()).await {
+        match store.objects().get(&self.path).await {
             Err(object_store::Error::NotFound { .. }) => return Err(cancelled("is over")),
             Err(error) if self.since.elapsed() > SILENCE => return Err(storage_error(error)),
             Err(_) => return Ok(()),

@@ -35,11 +35,16 @@ struct State {
 
 impl Life {
     /// Gives signs of life on the threads behind `threads`, and looks whether the driver wants the work.
-    pub(crate) fn begin(threads: &Handle, ledger: Ledger, (unit, token): (usize, String), meter: Meter) -> Self {
+    pub(crate) fn begin(
+        threads: &Handle,
+        (ledger, watch): (Ledger, Watch),
+        (unit, token): (usize, String),
+        meter: Meter,
+    ) -> Self {
         let state = Arc::new(State::default());
         let own = state.clone();
         let beats = threads.spawn(async move {
-            let (mut watch, mut ticks) = (Watch::default(), interval(BEAT));
+            let (mut watch, mut ticks) = (watch, interval(BEAT));
             for n in 1.. {
                 ticks.tick().await;
                 match watch.look(&ledger.store).await {

@@ -17,6 +17,7 @@ use crate::progress::Meter;
 
 use super::fault;
 use super::hex;
+use super::lease::Watch;
 use super::life::Life;
 use super::place::Place;
 use super::record::Ledger;
@@ -90,7 +91,7 @@ impl QueryStageExecutor for Attended {
         let token = token(NO_UNIT);
         let life = Life::begin(
             &self.threads,
-            ledger.clone(),
+            (ledger.clone(), Watch::of(&self.pass)),
             (NO_UNIT, token.clone()),
             Meter::default(),
         );

@@ -34,6 +34,14 @@ pub(crate) async fn sweep(store: &Store, files: &HashSet<String>) -> Result<()> 
     Ok(())
 }
 
+/// What another process takes away at the same moment is gone all the same.
+fn gone(done: std::io::Result<()>) -> std::io::Result<()> {
+    match done {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
 /// Whether anything is left. A store does not list the parts of a file that a killed process was writing: a disk does.
 fn clean(directory: &FilePath, kept: &HashSet<std::path::PathBuf>) -> std::io::Result<bool> {
     let mut left = false;
@@ -42,12 +50,12 @@ fn clean(directory: &FilePath, kept: &HashSet<std::path::PathBuf>) -> std::io::R
         if path.is_dir() {
             match clean(&path, kept)? {
                 true => left = true,
-                false => std::fs::remove_dir(&path)?,
+                false => gone(std::fs::remove_dir(&path))?,
             }
         } else if kept.contains(&path) {
             left = true;
         } else {
-            std::fs::remove_file(&path)?;
+            gone(std::fs::remove_file(&path))?;
         }
     }
     Ok(left)

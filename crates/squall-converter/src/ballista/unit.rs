@@ -86,14 +86,14 @@ impl Attempt {
         let done = async {
             let store = self.work.staging.open()?;
             let ledger = Ledger::new(&store, &self.work.pass);
-            let mut watch = Watch::default();
+            let mut watch = Watch::of(&self.work.pass);
             watch.look(&store).await?;
             if self.is_done_by_another(&ledger, &mut watch).await? {
                 return Ok(());
             }
             let life = Life::begin(
                 &self.threads,
-                ledger.clone(),
+                (ledger.clone(), Watch::of(&self.work.pass)),
                 (self.unit, self.token.clone()),
                 self.meter.clone(),
             );
