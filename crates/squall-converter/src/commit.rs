@@ -21,6 +21,7 @@ use crate::marker::{Lease, Marker};
 use crate::metadata_file::metadata_file;
 use crate::revision::{Existing, Revision};
 use crate::scratch::{Scratch, nonce, prefix};
+use crate::sync::{sync_directory, synced};
 use crate::write::FILE_PREFIX;
 
 /// A place for files that are not visible yet.
@@ -197,8 +198,12 @@ impl Staging {
                 let Some(from) = staged.take() else {
                     return Err(Error::internal("a conversion is committed twice"));
                 };
-                let moved = sync(&from.path).and_then(|()| std::fs::rename(&from.path, destination));
-                moved.map_err(|error| {
+                let path = from.path.clone();
+                if let Err(error) = synced(move || sync_directory(&path)).await {
+                    *staged = Some(from);
+                    return Err(error);
+                }
+                std::fs::rename(&from.path, destination).map_err(|error| {
                     *staged = Some(from);
                     cannot_write(&self.url, error)
                 })?;
@@ -275,18 +280,6 @@ impl Drop for Staging {
             }
         }
     }
-}
-
-/// Brings the files of a directory to the disk: a rename must not survive a power loss that they do not.
-fn sync(directory: &std::path::Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        match path.is_dir() {
-            true => sync(&path)?,
-            false => std::fs::File::open(path)?.sync_all()?,
-        }
-    }
-    std::fs::File::open(directory)?.sync_all()
 }
 
 async fn create(store: &Store, name: &str, bytes: Vec<u8>) -> Result<()> {

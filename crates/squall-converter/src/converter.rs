@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use datafusion::dataframe::DataFrame;
 use datafusion::physical_plan::{StatisticsArgs, StatisticsContext};
+use futures::Stream;
 use squall_dataset::{DatasetUrl, OpenOptions, StoreOptions, TimeZone};
 use squall_schema::metadata::{DatasetMetadata, FileEntry};
 use squall_schema::{ByteSize, Error, Field, Result, Schema, Value};
@@ -439,6 +441,28 @@ impl Converter {
             Some(existing) => Staging::within(url, existing).await,
             None => Staging::begin(url, &self.store, self.lease).await,
         }
+    }
+
+    /// Writes the rows of a stream in their order, and makes them visible.
+    pub(crate) async fn write_rows<S>(
+        &self,
+        url: DatasetUrl,
+        target: &Target,
+        existing: Option<Existing>,
+        rows: S,
+    ) -> Result<Converted>
+    where
+        S: Stream<Item = Result<RecordBatch>> + Unpin,
+    {
+        let memory = self.memory()?;
+        let staging = self.stage(&url, existing).await?;
+        let written = async {
+            let spill = self.spill(&url)?;
+            let writer = Writer::new(target, &self.layout, staging.store(), &staging.prefix())?;
+            engine::write_stream(rows, Arc::new(writer.with_meter(&self.meter)), memory, &spill).await
+        };
+        let written = written.await;
+        self.finish(url, target, staging, written).await
     }
 
     /// Makes visible what was written, or takes it away.

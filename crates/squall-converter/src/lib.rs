@@ -29,6 +29,7 @@ mod memory;
 
 mod scratch;
 mod spill;
+mod sync;
 
 mod order;
 

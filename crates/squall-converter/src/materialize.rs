@@ -1,19 +1,15 @@
 //! Rows made in Rust to a dataset.
 
-use std::pin::Pin;
-use std::sync::Arc;
-
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use squall_schema::arrow::schema_to_arrow;
 use squall_schema::columns::column_from_values;
 use squall_schema::{Error, Field, Result, Row, Schema, Value};
+use std::pin::Pin;
 
 use arrow_array::RecordBatch;
 
 use crate::conform::Target;
 use crate::converter::{Converted, Converter};
-use crate::engine::write_stream;
-use crate::write::Writer;
 
 /// Rows that are encoded together, and so at most in memory beside a row group.
 const BATCH_ROWS: usize = 1024;
@@ -80,8 +76,6 @@ impl Converter {
         let (_, existing) = self.fit(&url, &schema_to_arrow(schema)?).await?;
         let target = Target::of_schema(schema, self.layout.petastorm.as_ref())?;
         self.check(&target, &existing)?;
-        let memory = self.memory()?;
-        let staging = self.stage(&url, existing).await?;
         self.meter.begin(None);
         let batches = Batches {
             schema: &target.schema,
@@ -93,14 +87,7 @@ impl Converter {
             Ok(batch.map(|batch| (batch, batches)))
         });
         let batches = batches.inspect_ok(|batch: &RecordBatch| self.meter.add_rows(batch.num_rows()));
-        let written = async {
-            let spill = self.spill(&url)?;
-            let writer =
-                Writer::new(&target, &self.layout, staging.store(), &staging.prefix())?.with_meter(&self.meter);
-            write_stream(Box::pin(batches), Arc::new(writer), memory, &spill).await
-        };
-        let written = written.await;
-        self.finish(url, &target, staging, written).await
+        self.write_rows(url, &target, existing, Box::pin(batches)).await
     }
 }
 

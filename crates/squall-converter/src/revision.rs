@@ -6,7 +6,6 @@
 //! an append, a reader that has the version before open reads on. After an overwrite the files of the version before go.
 
 use std::fs::File;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use arrow_schema::{Field as ArrowField, Schema as ArrowSchema, SchemaRef};
@@ -29,6 +28,7 @@ use crate::layout::Layout;
 use crate::metadata_file::metadata_file;
 use crate::petastorm::Petastorm;
 use crate::scratch::{Scratch, nonce};
+use crate::sync::{sync_files, synced};
 
 /// What the names of the hidden directories begin with.
 const PREFIX: &str = ".squall-write-";
@@ -288,7 +288,7 @@ impl Revision {
         }
         if let Some(root) = self.store.url().to_file_path() {
             let paths: Vec<_> = self.moved.iter().map(|path| root.join(path.as_ref())).collect();
-            sync(paths).await?;
+            synced(move || sync_files(&paths)).await?;
         }
         Ok(())
     }
@@ -318,7 +318,8 @@ impl Revision {
             let new = self.directory.clone().join(metadata::FILE);
             let put = objects.put(&new, PutPayload::from(file)).await;
             put.map_err(|error| at(store_error(error)))?;
-            sync(vec![root.join(new.as_ref())]).await?;
+            let written = root.join(new.as_ref());
+            synced(move || sync_files(&[written])).await?;
             let renamed = objects.rename(&new, &path).await;
             renamed.map_err(|error| at(store_error(error)))?;
             return Ok(true);
@@ -393,20 +394,6 @@ async fn sweep(store: &Store) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Brings files and their directories to the disk: metadata must not survive a power loss that the files do not.
-async fn sync(paths: Vec<PathBuf>) -> Result<()> {
-    let synced = tokio::task::spawn_blocking(move || {
-        paths.iter().try_for_each(|path| {
-            File::open(path)?.sync_all()?;
-            path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
-        })
-    });
-    let synced = synced
-        .await
-        .map_err(|error| Error::internal("writing to the disk was given up").with_source(error))?;
-    synced.map_err(|error| Error::new(ErrorKind::Storage, "cannot bring files to the disk").with_source(error))
 }
 
 fn same_names<'a>(before: &Schema, names: impl Iterator<Item = &'a str>) -> Result<()> {

@@ -119,20 +119,22 @@ impl Run {
             let (_, batch, row) = self.rows[i];
             keys_of(&self.batches[batch as usize]).value(row as usize)
         };
-        let end_of = |i: usize| {
-            i + self.rows[i..].partition_point(|(_, batch, row)| {
-                keys_of(&self.batches[*batch as usize]).value(*row as usize) == key(i)
-            })
+        // They are in order: a key has that many rows if the one so far behind has it too.
+        let is_heavy = |i: &usize| {
+            let last = i + heavy - 1;
+            last < self.rows.len() && self.rows[*i].0 == self.rows[last].0 && key(*i) == key(last)
         };
-        let mut at = start;
-        while at < end {
-            let next = end_of(at);
-            if next - at >= heavy {
-                return if at == start { next.min(end) } else { at };
+        match (start..end).find(is_heavy) {
+            Some(first) if first == start => {
+                let own = key(start);
+                let is_own = |(_, batch, row): &(u64, u32, u32)| {
+                    keys_of(&self.batches[*batch as usize]).value(*row as usize) == own
+                };
+                start + self.rows[start..end].partition_point(is_own)
             }
-            at = next;
+            Some(first) => first,
+            None => end,
         }
-        end
     }
 
     async fn write(mut self, run: (usize, usize), order: &Order, store: &Store) -> Result<Vec<Chunk>> {

@@ -1,7 +1,5 @@
 //! SQL of any session, and streams of Arrow batches, to a dataset.
 
-use std::sync::Arc;
-
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use datafusion::execution::context::SessionContext;
@@ -11,10 +9,8 @@ use squall_schema::{Error, Result};
 use crate::conform::Target;
 use crate::converter::{Converted, Converter};
 use crate::directory::plan_query;
-use crate::engine::write_stream;
 use crate::progress::Meter;
 use crate::rules::Steps;
-use crate::write::Writer;
 
 impl Converter {
     /// Converts what a query gives, over the tables of a session. It must be a query: nothing else is run.
@@ -48,8 +44,6 @@ impl Converter {
         let (columns, existing) = self.fit(&url, steps.schema()).await?;
         let target = Target::of_query(&columns, steps.declared(), self.layout.petastorm.as_ref())?;
         self.check(&target, &existing)?;
-        let memory = self.memory()?;
-        let staging = self.stage(&url, existing).await?;
         self.meter.begin(None);
         let batches = batches.enumerate().map(|(n, batch)| {
             let batch = batch?;
@@ -63,14 +57,7 @@ impl Converter {
             Ok(batch)
         });
         let rows = ruled(batches, steps, self.meter.clone());
-        let written = async {
-            let spill = self.spill(&url)?;
-            let writer =
-                Writer::new(&target, &self.layout, staging.store(), &staging.prefix())?.with_meter(&self.meter);
-            write_stream(Box::pin(rows), Arc::new(writer), memory, &spill).await
-        };
-        let written = written.await;
-        self.finish(url, &target, staging, written).await
+        self.write_rows(url, &target, existing, Box::pin(rows)).await
     }
 }
 

@@ -17,6 +17,7 @@ pub mod partition;
 mod zone;
 
 mod described;
+mod file_reader;
 pub mod footer;
 mod peek;
 mod spark;
@@ -30,6 +31,7 @@ mod dataset;
 pub use checksum::{Checksum, SEAL_KEY, Seal, UNSEALED, check_seal, checksum_text, is_known_checksum, seal};
 pub use dataset::{DataFile, Dataset, OpenOptions, Origin, Piece, UnsupportedColumn, WRITING_MARKER, stored_metadata};
 pub use described::{key_values, unischema_name};
+pub use file_reader::FileReader;
 pub use spark::calendar;
 pub use store::{
     DEFAULT_BACKOFF, DEFAULT_COALESCE_GAP, DEFAULT_CONCURRENCY, DEFAULT_CONNECT_TIMEOUT, DEFAULT_MAX_BACKOFF,

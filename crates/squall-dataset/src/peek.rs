@@ -3,7 +3,6 @@
 //! A Unischema says `datetime64` of an array of times, and only the cells know the unit. Timestamps of 96 bits have no
 //! statistics, and only they know whether they are old.
 
-use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -11,14 +10,12 @@ use arrow_array::Array;
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
 use arrow_schema::DataType;
-use bytes::Bytes;
-use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
-use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::basic::Type;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
@@ -26,7 +23,7 @@ use squall_schema::codec::{Codec, cell_dtype};
 use squall_schema::{DType, Error, Field, Result, panic_text};
 
 use crate::footer::{Footer, arrow_schema};
-use crate::{Store, spark};
+use crate::{FileReader, Store, spark};
 
 /// Rows that are decoded at a time to find a cell.
 const ROWS: usize = 16;
@@ -79,7 +76,7 @@ async fn first_cell(
     footer: &Arc<ParquetMetaData>,
     column: &str,
 ) -> parquet::errors::Result<Option<Vec<u8>>> {
-    let file = File {
+    let file = FileReader {
         store: store.clone(),
         path: path.clone(),
         footer: footer.clone(),
@@ -125,7 +122,7 @@ async fn first_old_int96(
     path: &Path,
     footer: &Arc<ParquetMetaData>,
 ) -> parquet::errors::Result<Option<String>> {
-    let file = File {
+    let file = FileReader {
         store: store.clone(),
         path: path.clone(),
         footer: footer.clone(),
@@ -167,30 +164,5 @@ fn oldest(column: &dyn Array) -> Option<i64> {
             .filter_map(|member| oldest(member))
             .min(),
         _ => None,
-    }
-}
-
-/// A file of the store, whose footer is there already.
-struct File {
-    store: Store,
-    path: Path,
-    footer: Arc<ParquetMetaData>,
-}
-
-impl AsyncFileReader for File {
-    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
-        async move {
-            let got = self.store.get_ranges(&self.path, &[range]).await;
-            let mut bytes = got.map_err(|error| ParquetError::External(Box::new(error)))?;
-            Ok(bytes.pop().unwrap_or_default())
-        }
-        .boxed()
-    }
-
-    fn get_metadata<'a>(
-        &'a mut self,
-        _options: Option<&'a ArrowReaderOptions>,
-    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
-        async { Ok(self.footer.clone()) }.boxed()
     }
 }

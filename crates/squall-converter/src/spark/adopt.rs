@@ -1,21 +1,19 @@
 //! What Spark wrote becomes a dataset: its files get names of ours, and metadata.
 
-use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use arrow_schema::Schema as ArrowSchema;
-use bytes::Bytes;
-use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
-use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::ParquetMetaData;
 use regex::Regex;
-use squall_dataset::{Dataset, OpenOptions, Store, StoreOptions, TimeZone, footer, partition, storage_error};
+use squall_dataset::{
+    Dataset, FileReader, OpenOptions, Store, StoreOptions, TimeZone, footer, partition, storage_error,
+};
 use squall_schema::metadata::{DatasetMetadata, FileEntry};
 use squall_schema::{DType, Error, Field, Result, Schema};
 use xxhash_rust::xxh3::Xxh3;
@@ -244,7 +242,7 @@ async fn look(
         let metadata = ArrowReaderMetadata::try_new(footer.metadata.clone(), options).map_err(decoded)?;
         let mut of_file = Vec::new();
         for row_group in 0..footer.metadata.num_row_groups() {
-            let reader = File {
+            let reader = FileReader {
                 store: dataset.store().clone(),
                 path: file.path.clone(),
                 footer: footer.metadata.clone(),
@@ -266,31 +264,6 @@ async fn look(
         keys.push(of_file);
     }
     Ok((evidence.shapes(&target.schema)?, keys))
-}
-
-/// A file of the store, whose footer is there already.
-struct File {
-    store: Store,
-    path: Path,
-    footer: Arc<ParquetMetaData>,
-}
-
-impl AsyncFileReader for File {
-    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
-        async move {
-            let got = self.store.get_ranges(&self.path, &[range]).await;
-            let mut bytes = got.map_err(|error| ParquetError::External(Box::new(error)))?;
-            Ok(bytes.pop().unwrap_or_default())
-        }
-        .boxed()
-    }
-
-    fn get_metadata<'a>(
-        &'a mut self,
-        _options: Option<&'a ArrowReaderOptions>,
-    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
-        async { Ok(self.footer.clone()) }.boxed()
-    }
 }
 
 #[cfg(test)]

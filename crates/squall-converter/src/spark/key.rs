@@ -11,8 +11,9 @@ use squall_schema::{Error, ErrorKind, Result};
 
 use super::columns::quoted;
 use super::error::spark_error;
-use super::session::{Settings, blocking, nonce};
+use super::session::{Settings, blocking};
 use crate::key::Key;
+use crate::scratch::nonce;
 
 /// Numbers that each analysis of a plan deals out anew.
 static NUMBERS: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"#\d+").expect("a pattern"));

@@ -27,14 +27,15 @@ use squall_schema::{Error, Result};
 use self::adopt::{adopt, settle};
 use self::columns::Columns;
 use self::order::order;
-use self::session::{blocking, nonce};
+use self::session::blocking;
 use crate::cache::{self, Keying};
 use crate::commit::Staging;
 use crate::converter::{Converted, Converter};
 use crate::key::Key;
 use crate::progress::Phase;
+use crate::scratch::nonce;
 
-/// The official client: [`SparkSession`](spark_connect::SparkSession), [`DataFrame`](spark_connect::DataFrame), functions.
+/// The official client: [`SparkSession`](spark_connect::SparkSession), [`DataFrame`], functions.
 pub use ::spark_connect;
 
 pub use self::session::connect;

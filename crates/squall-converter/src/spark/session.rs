@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -143,12 +142,4 @@ impl Drop for Settings {
             };
         }
     }
-}
-
-/// A number that no other conversion has.
-pub(super) fn nonce() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!("{}_{}_{n}", std::process::id(), now.unwrap_or_default().as_nanos())
 }

@@ -7,9 +7,10 @@ use squall_dataset::{DatasetUrl, Scheme};
 use squall_schema::{Error, Result};
 
 use super::error::spark_error;
-use super::session::{Settings, blocking, nonce};
+use super::session::{Settings, blocking};
 use crate::converter::Converter;
 use crate::layout::{Compression, Layout, Statistics};
+use crate::scratch::nonce;
 
 /// Rows between two looks of Parquet's writer at the size of the row group, at least: with its own hundred, rows of a megabyte would make
 /// row groups of a hundred.
