@@ -22,7 +22,7 @@ use squall::{
 
 use crate::digest::{LOSSY, check_rows, rows_in};
 
-fn run_python(script: &str, arguments: &[&Path], option: Option<&str>) {
+pub(crate) fn run_python(script: &str, arguments: &[&Path], option: Option<&str>) {
     let python = std::env::var_os("SQUALL_PETASTORM_PYTHON")
         .expect("SQUALL_PETASTORM_PYTHON is set: run the tests with `cargo xtask test`");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("petastorm").join(script);
@@ -40,10 +40,10 @@ fn run<F: Future>(future: F) -> F::Output {
     tokio::runtime::Runtime::new().expect("a runtime").block_on(future)
 }
 
-type Indexes = BTreeMap<String, BTreeMap<Option<String>, BTreeSet<u32>>>;
+pub(crate) type Indexes = BTreeMap<String, BTreeMap<Option<String>, BTreeSet<u32>>>;
 
 /// The row-group indexes that read.py found.
-fn indexes_in(path: &Path) -> Indexes {
+pub(crate) fn indexes_in(path: &Path) -> Indexes {
     let text = std::fs::read_to_string(path).expect("indexes");
     type Pairs = Vec<(Option<String>, BTreeSet<u32>)>;
     let indexes: BTreeMap<String, Pairs> = serde_json::from_str(&text).expect("JSON");
@@ -130,7 +130,7 @@ fn what_petastorm_writes_is_read_and_converted_and_read_by_petastorm() {
 }
 
 /// The indexes as Squall reads them, with keys as Python prints them.
-fn squall_indexes(url: &str) -> Indexes {
+pub(crate) fn squall_indexes(url: &str) -> Indexes {
     let dataset = run(Dataset::open(&DatasetUrl::parse(url).expect("a URL"))).expect("a dataset");
     let indexes = dataset.row_group_indexes().expect("indexes");
     let text = |value: &Value| match value {

@@ -4,6 +4,9 @@
 
 mod server;
 
+mod versions;
+mod with_petastorm;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -180,7 +180,7 @@ impl Staging {
     }
 
     /// Writes metadata and makes a dataset visible that is described already.
-    pub(crate) async fn publish(&mut self, description: Description) -> Result<DatasetMetadata> {
+    async fn publish(&mut self, description: Description) -> Result<DatasetMetadata> {
         let file = metadata_file(description.columns, &description.metadata, description.petastorm)?;
         if let Place::Marked {
             marker: Some(marker), ..

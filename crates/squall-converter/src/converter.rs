@@ -366,15 +366,21 @@ impl Converter {
 
     /// Converts rows whose columns of these fields' names are stored as the fields are, and mean what the fields say.
     pub(crate) async fn convert_declared(mut self, rows: DataFrame, declared: &[Field]) -> Result<Converted> {
+        self.check_mode()?;
+        match self.keying.take() {
+            Some(keying) => cache::convert(self, keying, rows, declared).await,
+            None => self.convert_now(rows, declared).await,
+        }
+    }
+
+    /// Refuses the next version of a dataset in a cache.
+    pub(crate) fn check_mode(&self) -> Result<()> {
         if self.keying.is_some() && self.mode != SaveMode::ErrorIfExists {
             return Err(Error::invalid(
                 "a cache has a dataset for each conversion: none is appended to or overwritten",
             ));
         }
-        match self.keying.take() {
-            Some(keying) => cache::convert(self, keying, rows, declared).await,
-            None => self.convert_now(rows, declared).await,
-        }
+        Ok(())
     }
 
     pub(crate) async fn convert_now(mut self, rows: DataFrame, declared: &[Field]) -> Result<Converted> {
@@ -425,7 +431,7 @@ impl Converter {
     }
 
     /// Refuses the next version of a dataset, for engines that write none.
-    #[cfg(any(feature = "ballista", feature = "spark"))]
+    #[cfg(feature = "ballista")]
     pub(crate) fn check_is_new(&self, engine: &str) -> Result<()> {
         match self.mode {
             SaveMode::ErrorIfExists => Ok(()),

@@ -1,6 +1,9 @@
 //! What a conversion wrote, as the metadata of a new dataset or of the next version of one.
 
+use std::collections::BTreeMap;
+
 use arrow_schema::SchemaRef;
+use object_store::path::Path;
 use squall_schema::metadata::{DatasetMetadata, FileEntry};
 use squall_schema::{Error, Result, Schema};
 use xxhash_rust::xxh3::Xxh3;
@@ -18,6 +21,8 @@ pub(crate) struct Draft<'a> {
     schema: Schema,
     columns: SchemaRef,
     written: Vec<Written>,
+    /// Where files lie that are not yet where their entries say.
+    lie_at: BTreeMap<String, Path>,
 }
 
 /// The metadata of a dataset, in the parts that its file is made of.
@@ -29,11 +34,17 @@ pub(crate) struct Description {
 
 impl<'a> Draft<'a> {
     /// Refuses files without a row.
-    pub(crate) fn new(
+    pub(crate) fn new(layout: &'a Layout, target: &Target, written: Vec<Written>, evidence: &Evidence) -> Result<Self> {
+        let schema = target.declare(evidence.shapes(&target.schema)?)?;
+        Self::of_files(layout, schema, file_columns(target, layout)?, written)
+    }
+
+    /// The same, of files whose fields and columns are known.
+    pub(crate) fn of_files(
         layout: &'a Layout,
-        target: &Target,
+        schema: Schema,
+        columns: SchemaRef,
         mut written: Vec<Written>,
-        evidence: &Evidence,
     ) -> Result<Self> {
         if written.is_empty() {
             return Err(Error::invalid("there is no row: nothing is written"));
@@ -41,15 +52,26 @@ impl<'a> Draft<'a> {
         written.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
         Ok(Self {
             layout,
-            schema: target.declare(evidence.shapes(&target.schema)?)?,
-            columns: file_columns(target, layout)?,
+            schema,
+            columns,
             written,
+            lie_at: BTreeMap::new(),
         })
     }
 
-    /// The files, which may have been moved.
-    pub(crate) fn entries(&mut self) -> impl Iterator<Item = &mut FileEntry> {
-        self.written.iter_mut().map(|file| &mut file.entry)
+    /// Says where files lie, by the paths of their entries, which say where they will be.
+    #[cfg(feature = "spark")]
+    pub(crate) fn lying_at(self, lie_at: BTreeMap<String, Path>) -> Self {
+        Self { lie_at, ..self }
+    }
+
+    /// The files, which may be moved, and where each lies if not where its entry says.
+    pub(crate) fn entries(&mut self) -> impl Iterator<Item = (&mut FileEntry, Option<Path>)> {
+        let lie_at = &self.lie_at;
+        self.written.iter_mut().map(|file| {
+            let lies_at = lie_at.get(&file.entry.path).cloned();
+            (&mut file.entry, lies_at)
+        })
     }
 
     /// What describes these files behind those of `before`, or alone.

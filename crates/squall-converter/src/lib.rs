@@ -45,6 +45,8 @@ mod engine;
 mod marker;
 mod metadata_file;
 
+mod moves;
+
 mod draft;
 mod revision;
 

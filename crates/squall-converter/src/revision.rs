@@ -14,18 +14,19 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion};
 use squall_dataset::{
-    DatasetUrl, SEAL_KEY, Store, StoreOptions, WRITING_MARKER, key_values, storage_error, stored_metadata,
-    unischema_name,
+    Dataset, DatasetUrl, OpenOptions, SEAL_KEY, Store, StoreOptions, WRITING_MARKER, key_values, storage_error,
+    stored_metadata, unischema_name,
 };
 use squall_schema::metadata::{self, DatasetMetadata};
 use squall_schema::petastorm::{INDEX_KEY, ROW_GROUPS_KEY, UNISCHEMA_KEY};
-use squall_schema::{Error, ErrorKind, Field, Result, Schema, Shape};
+use squall_schema::{DType, Error, ErrorKind, Field, Result, Schema, Shape};
 
 use crate::conform::Target;
 use crate::draft::Draft;
 use crate::error::store_error;
 use crate::layout::Layout;
 use crate::metadata_file::metadata_file;
+use crate::moves::{Move, move_files};
 use crate::petastorm::Petastorm;
 use crate::scratch::{Scratch, nonce};
 use crate::sync::{sync_files, synced};
@@ -67,7 +68,13 @@ impl Existing {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             store => store?,
         };
-        if let Some(metadata) = stored_metadata(&store).await.map_err(at)? {
+        if let Some(mut metadata) = stored_metadata(&store).await.map_err(at)? {
+            let is_nested = |field: &Field| field.codec.is_none() && field.dtype == DType::Nested;
+            if mode == SaveMode::Append && metadata.schema.fields().iter().any(is_nested) {
+                // Files tell the types of nested columns, and metadata do not.
+                let open = OpenOptions::default().with_store(options.clone());
+                metadata.schema = Dataset::open_with(url, &open).await?.schema().clone();
+            }
             return Ok(Some(Self { store, metadata, mode }));
         }
         let is_written = store.head(&Path::from(WRITING_MARKER)).await.map_err(at)?.is_some();
@@ -87,10 +94,24 @@ impl Existing {
         if self.mode == SaveMode::Overwrite {
             return Ok(columns.clone());
         }
-        let at = |error: Error| error.at("URL", self.store.url());
         // Before any row is read: the types come later.
         let names = columns.fields().iter().map(|column| column.name().as_str());
-        same_names(&self.metadata.schema, names).map_err(at)?;
+        same_names(&self.metadata.schema, names).map_err(|error| error.at("URL", self.store.url()))?;
+        self.fit_layout(layout).await?;
+        let relax = |column: &std::sync::Arc<ArrowField>| {
+            let before = self.metadata.schema.get(column.name());
+            let nullable = column.is_nullable() || before.is_some_and(|field| field.nullable);
+            column.as_ref().clone().with_nullable(nullable)
+        };
+        Ok(ArrowSchema::new(columns.fields().iter().map(relax).collect::<Vec<_>>()).into())
+    }
+
+    /// Fits a conversion to the directories and the Unischema of what is appended to.
+    pub(crate) async fn fit_layout(&self, layout: &mut Layout) -> Result<()> {
+        if self.mode == SaveMode::Overwrite {
+            return Ok(());
+        }
+        let at = |error: Error| error.at("URL", self.store.url());
         if layout.partition_by.is_empty() {
             layout.partition_by = self.metadata.partition_by.clone();
         }
@@ -113,18 +134,18 @@ impl Existing {
                 "the dataset that is appended to is not Petastorm's: describe it by `squall metadata generate --petastorm` first",
             )));
         }
-        let relax = |column: &std::sync::Arc<ArrowField>| {
-            let before = self.metadata.schema.get(column.name());
-            let nullable = column.is_nullable() || before.is_some_and(|field| field.nullable);
-            column.as_ref().clone().with_nullable(nullable)
-        };
-        Ok(ArrowSchema::new(columns.fields().iter().map(relax).collect::<Vec<_>>()).into())
+        Ok(())
     }
 
     /// Refuses rows of other types before any is read; what their shapes are is seen later.
     pub(crate) fn check(&self, target: &Target) -> Result<()> {
+        self.check_schema(&target.declare(target.schema.clone())?)
+    }
+
+    /// The same, of rows of these fields.
+    pub(crate) fn check_schema(&self, schema: &Schema) -> Result<()> {
         match self.mode {
-            SaveMode::Append => merged(&self.metadata.schema, &target.declare(target.schema.clone())?)
+            SaveMode::Append => merged(&self.metadata.schema, schema)
                 .map(|_| ())
                 .map_err(|error| error.at("URL", self.store.url())),
             _ => Ok(()),
@@ -274,18 +295,25 @@ impl Revision {
     }
 
     async fn move_files(&mut self, draft: &mut Draft<'_>) -> Result<()> {
-        for entry in draft.entries() {
-            let from = written_path(&entry.path)?;
-            let parts: Option<Vec<_>> = from.prefix_match(&self.directory).map(Iterator::collect);
+        let mut moves = Vec::new();
+        for (entry, lies_at) in draft.entries() {
+            let written = written_path(&entry.path)?;
+            let parts: Option<Vec<_>> = written.prefix_match(&self.directory).map(Iterator::collect);
             let Some(parts) = parts else {
                 return Err(Error::internal("a file is not where it was written").at("file", &entry.path));
             };
             let to = Path::from_iter(parts);
-            let moved = self.store.objects().rename(&from, &to).await;
-            moved.map_err(|error| store_error(error).at("file", &from))?;
             entry.path = to.to_string();
-            self.moved.push(to);
+            moves.push(Move {
+                from: lies_at.unwrap_or(written),
+                to,
+                size: entry.size,
+            });
         }
+        // Noted before they are moved, so that whatever ends this in the middle takes them away. No other has such
+        // names.
+        self.moved = moves.iter().map(|one| one.to.clone()).collect();
+        move_files(&self.store, &moves).await?;
         if let Some(root) = self.store.url().to_file_path() {
             let paths: Vec<_> = self.moved.iter().map(|path| root.join(path.as_ref())).collect();
             synced(move || sync_files(&paths)).await?;
@@ -414,7 +442,9 @@ pub(crate) fn merged(before: &Schema, new: &Schema) -> Result<Schema> {
     same_names(before, new.names())?;
     let field = |(before, new): (&Field, &Field)| {
         let misfit = || Error::invalid(format!("expected {before} to append, found {new}"));
-        let is_same = before.dtype == new.dtype && before.codec == new.codec && before.arrow == new.arrow;
+        // Metadata do not hold the types of nested columns: where they are known, they were compared before.
+        let is_same_inside = before.arrow.is_none() || before.arrow == new.arrow;
+        let is_same = before.dtype == new.dtype && before.codec == new.codec && is_same_inside;
         if !is_same || (new.nullable && !before.nullable) || before.shape.0.len() != new.shape.0.len() {
             return Err(misfit());
         }

@@ -1,9 +1,10 @@
-//! What Spark wrote becomes a dataset: its files get names of ours, and metadata.
+//! What Spark wrote becomes a dataset, or its next version: its files get names of ours, and are described.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use arrow_schema::Schema as ArrowSchema;
-use futures::{StreamExt, TryStreamExt};
+use arrow_schema::{Schema as ArrowSchema, SchemaRef};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
@@ -12,127 +13,196 @@ use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::errors::ParquetError;
 use regex::Regex;
 use squall_dataset::{
-    Dataset, FileReader, OpenOptions, Store, StoreOptions, TimeZone, footer, partition, storage_error,
+    Dataset, FileReader, OpenOptions, Scheme, Store, StoreOptions, TimeZone, footer, partition, storage_error,
 };
-use squall_schema::metadata::{DatasetMetadata, FileEntry};
-use squall_schema::{DType, Error, Field, Result, Schema};
-use xxhash_rust::xxh3::Xxh3;
+use squall_schema::metadata::FileEntry;
+use squall_schema::{DType, Error, ErrorKind, Field, Result, Schema};
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::columns::Columns;
+use crate::commit::Staging;
 use crate::conform::Target;
-use crate::draft::Description;
+use crate::draft::Draft;
 use crate::evidence::Evidence;
 use crate::generate::{add_checksums, entries, same_columns};
 use crate::layout::Layout;
+use crate::moves::{Move, check_size, move_files};
 use crate::petastorm::{Petastorm, RowGroupKeys};
+use crate::scratch::nonce;
+use crate::write::{FILE_PREFIX, Written};
 
 /// Spark's names: the task, the job, the file of the task.
 static NAME: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"^part-(\d+)-.*[.-]c(\d+)(\.[a-z0-9_]+)*\.parquet$").expect("a pattern"));
+/// What Hadoop leaves where a job ended well.
+const SUCCESS: &str = "_SUCCESS";
+/// Files that are deleted at a time.
+const DELETIONS: usize = 16;
 
-/// Gives Spark's files below `from` the names that a conversion gives, which tell neither the job nor the time, and takes away what else is
-/// there: `_SUCCESS`, checksums of Hadoop.
-pub(super) async fn settle(store: &Store, from: Option<&str>, prefix: &str) -> Result<()> {
-    let objects = store.objects();
-    let place = from.map(Path::from);
-    let at = |error: object_store::Error| storage_error(error).at("URL", store.url());
-    let listed: Vec<_> = objects
-        .list(place.as_ref())
-        .map_ok(|file| file.location)
-        .try_collect()
-        .await
-        .map_err(at)?;
-    for path in listed {
-        let below = match from {
-            Some(from) => path.as_ref().strip_prefix(from).unwrap_or(path.as_ref()),
-            None => path.as_ref(),
-        };
-        let below = below.trim_start_matches('/');
-        let (directory, name) = below.rsplit_once('/').unwrap_or(("", below));
-        let hidden = |part: &str| part.starts_with(['.', '_']) && !part.contains('=');
-        let settled = match NAME.captures(name) {
-            Some(found) if !directory.split('/').any(hidden) => {
-                let name = format!(
-                    "{prefix}{:0>5}-{:0>4}.parquet",
-                    &found[1],
-                    found[2].trim_start_matches('0')
-                );
-                let to = match directory {
-                    "" => name,
-                    directory => format!("{directory}/{name}"),
-                };
-                let to = Path::parse(&to)
-                    .map_err(|error| Error::unsupported("the partition values make no path").with_source(error))?;
-                objects.rename(&path, &to).await
-            }
-            _ => objects.delete(&path).await,
-        };
-        settled.map_err(at)?;
-    }
-    Ok(())
+/// What is known of the rows before Spark wrote them.
+pub(super) struct Planned {
+    pub(super) schema: Schema,
+    /// Whether the fields are those that were declared, whatever the files have.
+    pub(super) is_declared: bool,
 }
 
-/// Describes the files of the store. They are read once for their checksums; columns of lists, and those that are indexed, once more for
-/// their lengths and values.
-pub(super) async fn adopt(
-    store: &Store,
-    (options, prefix): (&StoreOptions, &str),
-    columns: &Columns,
-    layout: &Layout,
-) -> Result<Description> {
-    let open = OpenOptions::default().with_store(options.clone()).from_footers();
-    let dataset = open_rows(store, &open).await?;
-    let mut files = entries(&dataset);
-    add_checksums(&dataset, &mut files).await?;
-    let found = same_columns(&dataset).await?;
-    let (evidence, keys) = look(&dataset, &found, layout.petastorm.as_ref()).await?;
-    let schema = schema(&dataset, columns, layout, &evidence)?;
-    check_partitions(&files, &schema.project(&layout.partition_by)?)?;
-    let petastorm = match &layout.petastorm {
-        Some(petastorm) => {
-            petastorm.check(&schema)?;
-            let files: Vec<_> = files.iter().zip(&keys).map(|(file, keys)| (file, &keys[..])).collect();
-            let pairs = petastorm.key_values(&schema, &files)?;
-            pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+/// Where Spark writes: a directory of its own, which no reader sees.
+pub(super) struct Place {
+    pub(super) store: Store,
+    /// Where it is below the place of the conversion, if it is not that itself.
+    directory: Option<String>,
+    /// What the names of files begin with that a conversion gives.
+    prefix: String,
+    /// Whether the commit moves files out of it.
+    is_of_commit: bool,
+}
+
+impl Place {
+    pub(super) fn of(staging: &Staging, options: &StoreOptions) -> Result<Self> {
+        let (own, prefix) = (staging.store(), staging.prefix());
+        let (directory, prefix, is_of_commit) = match prefix.rsplit_once('/') {
+            // The hidden directory of a next version.
+            Some((directory, prefix)) => (Some(directory.to_owned()), prefix.to_owned(), true),
+            None if own.url().scheme() == Scheme::File => (None, prefix, false),
+            // A store has no renames: what a job writes that nobody waits for any more must not be among the files of
+            // the dataset.
+            None => (Some(format!("_squall-{}", nonce())), prefix, false),
+        };
+        let store = match &directory {
+            Some(directory) => Store::create_with(&own.url().join(directory), options)?,
+            None => own.clone(),
+        };
+        Ok(Self {
+            store,
+            directory,
+            prefix,
+            is_of_commit,
+        })
+    }
+
+    /// A path in it, seen from the place of the conversion.
+    fn in_staging(&self, path: &str) -> Result<Path> {
+        match &self.directory {
+            Some(directory) => parsed(&format!("{directory}/{path}")),
+            None => parsed(path),
         }
-        None => Vec::new(),
-    };
-    let metadata = DatasetMetadata {
-        created_by: concat!("squall ", env!("CARGO_PKG_VERSION")).to_owned(),
-        fingerprint: fingerprint(&schema, &files, prefix)?,
-        schema,
-        partition_by: layout.partition_by.clone(),
-        files,
-    };
-    Ok(Description {
-        columns: Arc::new(found),
-        metadata,
-        petastorm,
+    }
+
+    /// Where a file of Spark's gets to, seen from the place of the conversion: as the commit expects it, or where it
+    /// stays.
+    fn target(&self, path: &str) -> Result<Path> {
+        let named =
+            settled(path, &self.prefix).ok_or_else(|| Error::internal("a file is not Spark's").at("file", path))?;
+        match self.is_of_commit {
+            true => self.in_staging(&named),
+            false => parsed(&named),
+        }
+    }
+}
+
+/// Makes a draft of the files in a place. They get the names that a conversion gives, which tell neither the job nor
+/// the time: here, or by the commit where it moves them anyway. What else is there is taken away: marks, checksums of
+/// Hadoop, files without rows. The files are read once for their checksums; columns of lists, and those that are
+/// indexed, once more for their lengths and values.
+pub(super) async fn adopt<'a>(
+    place: &Place,
+    (staging, options): (&Staging, &StoreOptions),
+    planned: &Planned,
+    layout: &'a Layout,
+) -> Result<Draft<'a>> {
+    tidy(&place.store).await?;
+    let open = OpenOptions::default().with_store(options.clone()).from_footers();
+    let dataset = open_rows(&place.store, &open).await?;
+    if place.directory.is_some() {
+        // Before minutes go by with reading them.
+        for file in dataset.files() {
+            check_size(place.store.url(), file.size).map_err(|error| error.at("file", &file.path))?;
+        }
+    }
+    let (schema, columns, mut written) = describe(&dataset, planned, layout).await?;
+    let (mut moves, mut lie_at) = (Vec::new(), BTreeMap::new());
+    for file in &mut written {
+        let from = place.in_staging(&file.entry.path)?;
+        let to = place.target(&file.entry.path)?;
+        file.entry.path = to.to_string();
+        lie_at.insert(to.to_string(), from.clone());
+        moves.push(Move {
+            from,
+            to,
+            size: file.entry.size,
+        });
+    }
+    let draft = Draft::of_files(layout, schema, columns, written)?;
+    if place.is_of_commit {
+        return Ok(draft.lying_at(lie_at));
+    }
+    move_files(staging.store(), &moves).await?;
+    Ok(draft)
+}
+
+/// The path below a place that a conversion gives to a file of Spark's; `None` if it is something else.
+fn settled(path: &str, prefix: &str) -> Option<String> {
+    let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let is_hidden = |part: &str| part.starts_with(['.', '_']) && !part.contains('=');
+    let found = NAME.captures(name).filter(|_| !directory.split('/').any(is_hidden))?;
+    let name = format!(
+        "{prefix}{:0>5}-{:0>4}.parquet",
+        &found[1],
+        found[2].trim_start_matches('0')
+    );
+    Some(match directory {
+        "" => name,
+        directory => format!("{directory}/{name}"),
     })
+}
+
+fn parsed(path: &str) -> Result<Path> {
+    Path::parse(path).map_err(|error| {
+        Error::unsupported("the partition values make no path")
+            .with_source(error)
+            .at("file", path)
+    })
+}
+
+/// Takes away what are no files of rows.
+async fn tidy(store: &Store) -> Result<()> {
+    let listed: Vec<_> = store.list().await?.into_iter().map(|file| file.location).collect();
+    let (files, others): (Vec<_>, Vec<_>) = listed
+        .into_iter()
+        .partition(|path| settled(path.as_ref(), FILE_PREFIX).is_some());
+    let is_done = others.iter().any(|path| path.as_ref() == SUCCESS);
+    delete(store, others).await?;
+    match (files.is_empty(), is_done) {
+        (false, _) => Ok(()),
+        (true, true) => Err(no_rows()),
+        (true, false) => Err(Error::new(
+            ErrorKind::Storage,
+            "Spark wrote its files where this process does not find them: both must see the destination under the same path",
+        )
+        .at("URL", store.url())),
+    }
+}
+
+async fn delete(store: &Store, paths: Vec<Path>) -> Result<()> {
+    let deleted: Vec<_> = paths.iter().map(|path| delete_one(store, path).boxed()).collect();
+    stream::iter(deleted).buffer_unordered(DELETIONS).try_collect().await
+}
+
+async fn delete_one(store: &Store, path: &Path) -> Result<()> {
+    match store.objects().delete(path).await {
+        Err(object_store::Error::NotFound { .. }) => Ok(()),
+        deleted => deleted.map_err(|error| storage_error(error).at("file", path).at("URL", store.url())),
+    }
+}
+
+fn no_rows() -> Error {
+    Error::invalid("there is no row: nothing is written")
 }
 
 /// The dataset of the files that have rows; the others are taken away.
 async fn open_rows(store: &Store, open: &OpenOptions) -> Result<Dataset> {
-    let unseen = || {
-        Error::new(
-            squall_schema::ErrorKind::Storage,
-            "Spark wrote its files where this process does not find them: both must see the destination under the same path",
-        )
-    };
-    let objects = store.objects();
-    if objects
-        .list(None)
-        .boxed()
-        .try_next()
-        .await
-        .map_err(storage_error)?
-        .is_none()
-    {
-        return Err(unseen());
-    }
     let dataset = Dataset::open_with(store.url(), open).await?;
     if dataset.rows() == 0 {
-        return Err(Error::invalid("there is no row: nothing is written"));
+        return Err(no_rows());
     }
     let mut rows = vec![0; dataset.files().len()];
     for piece in dataset.pieces() {
@@ -143,33 +213,50 @@ async fn open_rows(store: &Store, open: &OpenOptions) -> Result<Dataset> {
     if empty.is_empty() {
         return Ok(dataset);
     }
-    for path in empty {
-        objects.delete(&path).await.map_err(storage_error)?;
-    }
+    delete(store, empty).await?;
     Dataset::open_with(store.url(), open).await
+}
+
+/// The fields of a dataset, the columns of its files, and the files, at Spark's paths.
+async fn describe(dataset: &Dataset, planned: &Planned, layout: &Layout) -> Result<(Schema, SchemaRef, Vec<Written>)> {
+    let mut files = entries(dataset);
+    add_checksums(dataset, &mut files).await?;
+    let found = same_columns(dataset).await?;
+    let (evidence, keys) = look(dataset, &found, layout.petastorm.as_ref()).await?;
+    let schema = schema(dataset, planned, layout, &evidence)?;
+    check_partitions(&files, &schema.project(&layout.partition_by)?)?;
+    if let Some(petastorm) = &layout.petastorm {
+        petastorm.check(&schema)?;
+    }
+    let written = files.into_iter().zip(keys).map(|(entry, keys)| Written {
+        name: settled(&entry.path, FILE_PREFIX).unwrap_or_else(|| entry.path.clone()),
+        digest: xxh3_64(entry.checksum.as_deref().unwrap_or_default().as_bytes()),
+        entry,
+        keys,
+    });
+    Ok((schema, Arc::new(found), written.collect()))
 }
 
 /// The fields, in the order of the query: those of the files, with the shapes that were found, and those of directory names in the types
 /// that they have in Spark.
-fn schema(dataset: &Dataset, columns: &Columns, layout: &Layout, evidence: &Schema) -> Result<Schema> {
-    let planned = columns.schema()?;
+fn schema(dataset: &Dataset, planned: &Planned, layout: &Layout, evidence: &Schema) -> Result<Schema> {
     let field = |own: &Field| {
-        if columns.declared.is_some() || layout.partition_by.contains(&own.name) {
+        if planned.is_declared || layout.partition_by.contains(&own.name) {
             return Ok(own.clone());
         }
         let stored = dataset
             .schema()
             .get(&own.name)
             .ok_or_else(|| dataset.schema().unknown(&own.name))?;
-        Ok(match evidence.get(&own.name) {
-            Some(seen) => Field {
-                shape: seen.shape.clone(),
-                ..stored.clone()
-            },
-            None => stored.clone(),
+        let shape = evidence.get(&own.name).map_or(&stored.shape, |seen| &seen.shape);
+        Ok(Field {
+            shape: shape.clone(),
+            // What Spark checks while it writes makes a column of the files one that may be null.
+            nullable: own.nullable,
+            ..stored.clone()
         })
     };
-    Schema::new(planned.fields().iter().map(field).collect::<Result<_>>()?)
+    Schema::new(planned.schema.fields().iter().map(field).collect::<Result<_>>()?)
 }
 
 /// Refuses values of directory names that are others when they are read back.
@@ -181,20 +268,6 @@ fn check_partitions(files: &[FileEntry], fields: &Schema) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A digest of schema and files, whatever tells their names from those of others.
-fn fingerprint(schema: &Schema, files: &[FileEntry], prefix: &str) -> Result<String> {
-    let fields =
-        serde_json::to_vec(schema).map_err(|error| Error::internal("a schema is not JSON").with_source(error))?;
-    let mut digest = Xxh3::new();
-    digest.update(&fields);
-    for file in files {
-        digest.update(file.path.replacen(prefix, "part-", 1).as_bytes());
-        digest.update(&file.size.to_le_bytes());
-        digest.update(file.checksum.as_deref().unwrap_or_default().as_bytes());
-    }
-    Ok(format!("{:032x}", digest.digest128()))
 }
 
 /// Reads the columns whose values the metadata tell of. Gives their fields with the shapes that were found, and what the row groups
@@ -267,38 +340,4 @@ async fn look(
 }
 
 #[cfg(test)]
-mod tests {
-    use object_store::PutPayload;
-    use squall_dataset::DatasetUrl;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn sparks_files_get_names_of_ours_and_the_rest_goes() {
-        let store = Store::create(&DatasetUrl::parse("memory://spark/settle").expect("a URL")).expect("a store");
-        let job = "8d6f4b52-1c1b-4a0b-9f3e-3c1b1c1b4a0b";
-        let files = [
-            format!("_squall-1/a=%5B1/part-00012-{job}.c001.zstd.parquet"),
-            format!("_squall-1/a=%5B1/.part-00012-{job}.c001.zstd.parquet.crc"),
-            format!("_squall-1/_temporary/0/part-00001-{job}.c000.zstd.parquet"),
-            "_squall-1/_SUCCESS".to_owned(),
-        ];
-        for file in &files {
-            let path = Path::parse(file).expect("a path");
-            store
-                .objects()
-                .put(&path, PutPayload::from_static(b"x"))
-                .await
-                .expect("a file");
-        }
-        settle(&store, Some("_squall-1"), "part-").await.expect("settled");
-        let left: Vec<_> = store
-            .objects()
-            .list(None)
-            .map_ok(|file| file.location.to_string())
-            .try_collect()
-            .await
-            .expect("a list");
-        assert_eq!(left, ["a=%5B1/part-00012-0001.parquet"]);
-    }
-}
+mod tests;

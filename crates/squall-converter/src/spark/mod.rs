@@ -20,11 +20,10 @@ mod key;
 
 use futures::FutureExt;
 use spark_connect::DataFrame;
-use squall_dataset::Scheme;
 use squall_schema::metadata::DatasetMetadata;
 use squall_schema::{Error, Result};
 
-use self::adopt::{adopt, settle};
+use self::adopt::{Place, Planned, adopt};
 use self::columns::Columns;
 use self::order::order;
 use self::session::blocking;
@@ -33,7 +32,7 @@ use crate::commit::Staging;
 use crate::converter::{Converted, Converter};
 use crate::key::Key;
 use crate::progress::Phase;
-use crate::scratch::nonce;
+use crate::revision::Existing;
 
 /// The official client: [`SparkSession`](spark_connect::SparkSession), [`DataFrame`], functions.
 pub use ::spark_connect;
@@ -62,6 +61,7 @@ impl Converter {
 
 /// Converts rows of which a text tells, together with their plan, which they are.
 async fn convert_told(mut converter: Converter, rows: &DataFrame, told: Option<String>) -> Result<Converted> {
+    converter.check_mode()?;
     let Some(keying) = converter.keying.take() else {
         return convert_now(converter, rows).await;
     };
@@ -79,21 +79,37 @@ async fn convert_told(mut converter: Converter, rows: &DataFrame, told: Option<S
 }
 
 async fn convert_now(mut converter: Converter, rows: &DataFrame) -> Result<Converted> {
-    write::check(&converter)?;
-    converter.check_is_new("Spark")?;
-    columns::check_names(&converter.layout.partition_by)?;
     let url = converter.url()?;
+    write::check(&converter, &url)?;
     write::place(&url)?;
+    let existing = Existing::find(&url, &converter.store, converter.mode).await?;
+    if let Some(existing) = &existing {
+        existing.fit_layout(&mut converter.layout).await?;
+    }
+    columns::check_names(&converter.layout.partition_by)?;
     let (planned, asked) = (converter.clone(), rows.clone());
     let columns = blocking(move || Columns::plan(&asked, &planned)).await?;
-    let schema = columns.schema()?;
-    converter.layout.check_schema(&schema, &[])?;
+    let planned = Planned {
+        schema: columns.schema()?,
+        is_declared: columns.declared.is_some(),
+    };
+    converter.layout.check_schema(&planned.schema, &[])?;
     if let Some(petastorm) = &converter.layout.petastorm {
-        petastorm.check(&schema)?;
+        if let Some(array) = planned.schema.fields().iter().find(|field| !field.shape.is_scalar()) {
+            return Err(Error::unsupported(
+                "Petastorm reads arrays from cells, which Spark does not write: convert what Spark wrote by the embedded \
+                 engine, or not for Petastorm, whose make_batch_reader reads lists",
+            )
+            .at("column", &array.name));
+        }
+        petastorm.check(&planned.schema)?;
     }
-    let mut staging = converter.stage(&url, None).await?;
+    if let Some(existing) = &existing {
+        existing.check_schema(&planned.schema)?;
+    }
+    let mut staging = converter.stage(&url, existing).await?;
     converter.meter.begin(None);
-    match write_and_commit(&converter, &columns, &mut staging).await {
+    match write_and_commit(&converter, (&columns, &planned), &mut staging).await {
         Ok(metadata) => {
             converter.meter.enter(Phase::Done);
             Ok(Converted::new(url, metadata, converter.store.clone()))
@@ -105,22 +121,18 @@ async fn convert_now(mut converter: Converter, rows: &DataFrame) -> Result<Conve
     }
 }
 
-async fn write_and_commit(converter: &Converter, columns: &Columns, staging: &mut Staging) -> Result<DatasetMetadata> {
+async fn write_and_commit(
+    converter: &Converter,
+    (columns, planned): (&Columns, &Planned),
+    staging: &mut Staging,
+) -> Result<DatasetMetadata> {
     let layout = &converter.layout;
-    let store = staging.store().clone();
-    let place = write::place(store.url())?;
-    // A store has no renames: what a job writes that nobody waits for any more must not be among the files of the dataset.
-    let apart = (store.url().scheme() != Scheme::File).then(|| format!("_squall-{}", nonce()));
-    let place = match &apart {
-        Some(apart) => format!("{}/{apart}", place.trim_end_matches('/')),
-        None => place,
-    };
-    write::write(order(columns, layout)?, layout.clone(), place).await?;
+    let place = Place::of(staging, &converter.store)?;
+    let rows = order(columns, layout)?;
+    write::write(rows, layout.clone(), write::place(place.store.url())?).await?;
     converter.meter.enter(Phase::Committing);
-    let prefix = staging.prefix();
-    settle(&store, apart.as_deref(), &prefix).await?;
-    let adopted = adopt(&store, (&converter.store, &prefix), columns, layout).await?;
-    for file in &adopted.metadata.files {
+    let mut draft = adopt(&place, (staging, &converter.store), planned, layout).await?;
+    for (file, _) in draft.entries() {
         let rows: u64 = file.row_groups.iter().map(|row_group| row_group.rows).sum();
         converter.meter.add_file();
         converter
@@ -128,8 +140,5 @@ async fn write_and_commit(converter: &Converter, columns: &Columns, staging: &mu
             .add_bytes(usize::try_from(file.size).unwrap_or(usize::MAX));
         converter.meter.add_rows(usize::try_from(rows).unwrap_or(usize::MAX));
     }
-    if adopted.metadata.files.is_empty() {
-        return Err(Error::internal("a dataset without files"));
-    }
-    staging.publish(adopted).await
+    staging.commit(draft).await
 }

@@ -10,6 +10,7 @@ use super::error::spark_error;
 use super::session::{Settings, blocking};
 use crate::converter::Converter;
 use crate::layout::{Compression, Layout, Statistics};
+use crate::moves::check_size;
 use crate::scratch::nonce;
 
 /// Rows between two looks of Parquet's writer at the size of the row group, at least: with its own hundred, rows of a megabyte would make
@@ -19,7 +20,7 @@ const LOOK_ROWS: u32 = 10;
 const LEAST_TASK_BYTES: u64 = 1 << 20;
 
 /// Refuses what Spark cannot be told.
-pub(super) fn check(converter: &Converter) -> Result<()> {
+pub(super) fn check(converter: &Converter, url: &DatasetUrl) -> Result<()> {
     let own = [
         (converter.memory_limit.is_some(), "memory limit"),
         (converter.spill_directory.is_some(), "spill directory"),
@@ -32,7 +33,7 @@ pub(super) fn check(converter: &Converter) -> Result<()> {
     if converter.layout.statistics != Statistics::Pages {
         return Err(Error::unsupported("Spark writes the statistics of pages always"));
     }
-    Ok(())
+    check_size(url, converter.layout.file_bytes)
 }
 
 /// The name of a place as Spark has it: Hadoop knows S3 as `s3a`.
@@ -127,9 +128,10 @@ fn options(layout: &Layout) -> Vec<(String, String)> {
         ("parquet.page.size.row.check.min".to_owned(), LOOK_ROWS.to_string()),
         // Times in directory names are read in this zone.
         ("timeZone".to_owned(), "UTC".to_owned()),
+        // It tells a job without rows, which may leave no file, from one that wrote to another disk.
         (
             "mapreduce.fileoutputcommitter.marksuccessfuljobs".to_owned(),
-            "false".to_owned(),
+            "true".to_owned(),
         ),
     ];
     for (column, is_on) in &layout.dictionary {
