@@ -4,6 +4,7 @@
 
 mod server;
 
+mod keys;
 mod versions;
 mod with_petastorm;
 

@@ -11,23 +11,18 @@ use squall_schema::{Error, ErrorKind, Result};
 
 use super::columns::quoted;
 use super::error::spark_error;
+use super::plan::{Plan, Unlisted};
 use super::session::{Settings, blocking};
 use crate::key::Key;
 use crate::scratch::nonce;
 
-/// Numbers that each analysis of a plan deals out anew.
-static NUMBERS: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"#\d+").expect("a pattern"));
+/// Numbers that each analysis of a plan deals out anew: of columns and subqueries, and of what `WITH` defines.
+static NUMBERS: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"#\d+|(?:CTERelationDef|CTERelationRef) \d+").expect("a pattern"));
 /// Functions that give something else each time, or each day.
 static CHANGING: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"\b(current_timestamp|current_date|current_time|localtimestamp|now|uuid|shuffle|input_file_name)\(")
         .expect("a pattern")
-});
-/// Leaves of a plan whose rows the plan itself, or the list of its input files, tells.
-static KNOWN: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(
-        r"^(Range \(|OneRowRelation|LocalRelation|Relation \[.*\] (parquet|csv|json|orc|text|avro|xml|binaryFile)$)",
-    )
-    .expect("a pattern")
 });
 /// What decides, beside the plan, what rows are.
 const DECISIVE: [&str; 3] = [
@@ -87,7 +82,8 @@ fn ask(rows: &DataFrame, told: Option<String>) -> Result<Facts> {
     if let Some(found) = CHANGING.captures(&same) {
         return Err(changing(&format!("{}()", &found[1])));
     }
-    if let Some(leaf) = leaves(&same).find(|leaf| !KNOWN.is_match(leaf)) {
+    let nodes = Plan::parse(&same);
+    if let Some(leaf) = nodes.unknown() {
         let kind = leaf.split([' ', '(']).next().unwrap_or_default();
         return Err(Error::unsupported(format!(
             "the query reads a source of Spark of which a cache cannot tell whether it changed, a {kind}: name the conversion by cache_key, and by another name when the source changed"
@@ -101,7 +97,18 @@ fn ask(rows: &DataFrame, told: Option<String>) -> Result<Facts> {
         None => plan.push_str(&rows.semantic_hash().map_err(spark_error)?.to_string()),
     }
     let mut files = rows.input_files().map_err(spark_error)?;
+    let views = nodes.views_apart().map_err(|Unlisted| {
+        Error::unsupported(
+            "a subquery reads files of which Spark does not say which they are, so no cache can tell whether they changed: \
+             make a temporary view of them that the subquery reads, or name the conversion by cache_key",
+        )
+    })?;
+    for view in views {
+        let of_view = session.sql(&format!("SELECT * FROM {view}")).map_err(spark_error)?;
+        files.extend(of_view.input_files().map_err(spark_error)?);
+    }
     files.sort();
+    files.dedup();
     Ok(Facts { plan, files })
 }
 
@@ -124,8 +131,17 @@ fn renumbered(one: &str, other: &str) -> Option<String> {
             (Some(own), Some(its)) => (own, its),
             _ => return None,
         };
+        // A definition and those who take it have one number.
+        let (label, number) = own.as_str().rsplit_once(' ').unwrap_or(("", own.as_str()));
+        if its.as_str().rsplit_once(' ').map_or("", |(label, _)| label) != label {
+            return None;
+        }
         let n = numbers.len();
-        let n = numbers.entry(own.as_str()).or_insert(n);
+        let n = numbers.entry(number).or_insert(n);
+        if !label.is_empty() {
+            text.push_str(label);
+            text.push(' ');
+        }
         text.push_str(&format!("#{n}"));
         (from, from_other) = (own.end(), its.end());
     }
@@ -180,23 +196,6 @@ fn changing(what: &str) -> Error {
     Error::invalid(format!(
         "{what} gives something else each time, so no cache can tell whether a conversion was made: leave it out, or name the conversion by cache_key"
     ))
-}
-
-/// The nodes of a plan that have none below them.
-fn leaves(plan: &str) -> impl Iterator<Item = &str> {
-    let depth = |line: &str| line.len() - node(line).len();
-    // The first two lines are the title and the columns.
-    let lines: Vec<&str> = plan.lines().skip(2).filter(|line| !line.trim().is_empty()).collect();
-    let is_leaf = |i: usize| lines.get(i + 1).is_none_or(|next| depth(next) <= depth(lines[i]));
-    let found: Vec<_> = (0..lines.len())
-        .filter(|i| is_leaf(*i))
-        .map(|i| node(lines[i]))
-        .collect();
-    found.into_iter()
-}
-
-fn node(line: &str) -> &str {
-    line.trim_start_matches([' ', ':', '+', '-'])
 }
 
 /// Paths, sizes, and ETags or times of the files. Directories are listed, which is one request for many files.
@@ -254,17 +253,8 @@ mod tests {
         assert_ne!(renumbered(&text(10, 10), &text(20, 20)), Some(same));
         assert_eq!(renumbered("rand(12) AS x#1", "rand(13) AS x#2"), None);
         assert_eq!(renumbered("x#1, y", "x#2, y#3"), None);
-    }
-
-    #[test]
-    fn leaves_of_a_plan_are_found() {
-        let plan = "== Analyzed Logical Plan ==\nid: bigint\nProject [id#]\n+- Join Inner\n   :- SubqueryAlias a\n   :  +- Relation [id#,x#] parquet\n   +- Range (0, 10, step=1, splits=Some(2))\n\n";
-        let found: Vec<_> = leaves(plan).collect();
-        assert_eq!(
-            found,
-            ["Relation [id#,x#] parquet", "Range (0, 10, step=1, splits=Some(2))"]
-        );
-        assert!(found.iter().all(|leaf| KNOWN.is_match(leaf)));
-        assert!(!KNOWN.is_match("Relation [id#] JDBCRelation(t)"));
+        let with = |n: u32| format!("CTERelationDef {n}, false\n+- CTERelationRef {n}, true, [id#{n}L]");
+        let same = renumbered(&with(0), &with(4)).expect("one plan");
+        assert_eq!(same, "CTERelationDef #0, false\n+- CTERelationRef #0, true, [id#1L]");
     }
 }

@@ -1,8 +1,9 @@
 //! Rows of a Spark `DataFrame`, through Spark Connect.
 //!
-//! Spark plans, orders and writes; what comes here are footers. `session` connects; `source` shows files to Spark; `columns` makes
-//! expressions of the rules, and `order` of the layout; `write` has Spark write to a staging place; `adopt` names the files and
-//! describes them; `key` finds conversions that were made before. The client blocks: whatever asks Spark runs on a thread of its own.
+//! Spark plans, orders and writes; what comes here are footers. `session` connects; `source` shows files to Spark;
+//! `columns` makes expressions of the rules, and `order` of the layout; `write` has Spark write to a staging place;
+//! `adopt` names the files and describes them; `key` finds conversions that were made before, by the text of a `plan`.
+//! The client blocks: whatever asks Spark runs on a thread of its own.
 
 mod error;
 mod session;
@@ -15,6 +16,8 @@ mod order;
 mod write;
 
 mod adopt;
+
+mod plan;
 
 mod key;
 
