@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use spark_connect::SparkSession;
@@ -90,56 +90,103 @@ fn reach(place: &str) -> Result<()> {
     Err(unreachable(failure))
 }
 
-/// What sessions had before conversions changed it, by session; how many run in each.
-static CHANGED: Mutex<BTreeMap<String, (usize, Before)>> = Mutex::new(BTreeMap::new());
+/// What a session had before conversions changed it. It is locked while the server is asked, which may take long: by
+/// session, so that a server that hangs holds up nobody else's conversions.
+type Before = Arc<Mutex<Vec<(&'static str, Option<String>)>>>;
 
-type Before = Vec<(&'static str, Option<String>)>;
+/// The sessions that conversions changed, and how many of them run in each.
+static CHANGED: Mutex<BTreeMap<String, (usize, Before)>> = Mutex::new(BTreeMap::new());
 
 /// Settings of a user's session that are given back when this is dropped.
 ///
 /// Spark takes them from the session alone, and not from the options of a writer. Conversions that run side by side in one session
 /// share them; the last one gives back what the first one found.
-pub(super) struct Settings(SparkSession);
+pub(super) struct Settings {
+    session: SparkSession,
+    before: Before,
+}
 
 impl Settings {
     pub(super) fn change(session: &SparkSession, wanted: &[(&'static str, String)]) -> Result<Self> {
-        let own = Self(session.clone());
-        let conf = session.conf();
-        {
-            let mut changed = CHANGED.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = {
+            let mut changed = lock(&CHANGED);
             let (n, before) = changed.entry(session.session_id().to_owned()).or_default();
             *n += 1;
-            for (name, _) in wanted {
-                if before.iter().all(|(own, _)| own != name) {
-                    before.push((name, conf.get_with_default(name, None).map_err(spark_error)?));
-                }
-            }
-        }
+            before.clone()
+        };
+        let own = Self {
+            session: session.clone(),
+            before,
+        };
+        let conf = session.conf();
+        let mut before = lock(&own.before);
         for (name, value) in wanted {
+            if before.iter().all(|(known, _)| known != name) {
+                before.push((name, conf.get_with_default(name, None).map_err(spark_error)?));
+            }
             conf.set(name, value).map_err(spark_error)?;
         }
+        drop(before);
         Ok(own)
     }
 }
 
 impl Drop for Settings {
     fn drop(&mut self) {
-        let mut changed = CHANGED.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((n, _)) = changed.get_mut(self.0.session_id()) else {
-            return;
-        };
-        *n -= 1;
-        if *n > 0 {
+        // One that begins meanwhile waits here, and finds the session as it was.
+        let mut before = lock(&self.before);
+        let id = self.session.session_id();
+        let is_last = lock(&CHANGED).get_mut(id).is_some_and(|(n, _)| {
+            *n -= 1;
+            *n == 0
+        });
+        if !is_last {
             return;
         }
-        let (_, before) = changed.remove(self.0.session_id()).unwrap_or_default();
-        let conf = self.0.conf();
-        for (name, value) in before {
+        let conf = self.session.conf();
+        for (name, value) in before.drain(..) {
             // A server that is gone has no session left to give anything back to.
             let _ = match value {
                 Some(value) => conf.set(name, &value),
                 None => conf.unset(name),
             };
         }
+        let mut changed = lock(&CHANGED);
+        if changed.get(id).is_some_and(|(n, _)| *n == 0) {
+            changed.remove(id);
+        }
+    }
+}
+
+fn lock<T>(own: &Mutex<T>) -> MutexGuard<'_, T> {
+    own.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_hangs_holds_up_its_own_session_only() {
+        // It takes connections and says nothing.
+        let hanging = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let url = format!("sc://{}", hanging.local_addr().expect("an address"));
+        let session = || SparkSession::builder().remote(&url).get_or_create().expect("a session");
+        let (one, other) = (session(), session());
+        // Left to wait, as a conversion that is dropped leaves its thread.
+        thread::spawn(move || Settings::change(&one, &[("a.setting", "x".to_owned())]).is_ok());
+        let _asked = hanging.accept().expect("a question");
+        let (send, receive) = mpsc::channel();
+        thread::spawn(move || {
+            // Nothing is changed, so nothing is asked.
+            drop(Settings::change(&other, &[]));
+            send.send(()).is_ok()
+        });
+        let done = receive.recv_timeout(Duration::from_secs(60));
+        assert!(done.is_ok(), "the other session waits too");
     }
 }
