@@ -5,6 +5,7 @@
 mod server;
 
 mod keys;
+mod secure;
 mod versions;
 mod with_petastorm;
 
@@ -303,7 +304,9 @@ fn a_second_conversion_is_a_hit_until_the_source_changes() {
     let cached = || Converter::new(place("cache")).cached();
     let query = format!("SELECT *, id * 2 AS twice FROM parquet.`{source}` WHERE id >= 10");
 
+    let began = Instant::now();
     let first = convert(&spark.sql(&query).expect("rows"), cached()).expect("a conversion");
+    let took_first = began.elapsed();
     assert!(!first.is_hit());
     // Other sessions, which number columns and plans by themselves.
     let hit = || {
@@ -313,10 +316,14 @@ fn a_second_conversion_is_a_hit_until_the_source_changes() {
         assert!(second.is_hit() && second.url() == first.url());
         began.elapsed()
     };
-    // The other tests take the processors meanwhile: the best of some.
+    // The other tests take the processors meanwhile: the best of some. Where all is so slow that even it takes a
+    // second, it takes less than the conversion of these few rows did.
     let took = (0..5).map(|_| hit()).min().expect("hits");
-    assert!(took < Duration::from_secs(1), "{took:?}");
-    println!("a cache hit took {took:?}");
+    println!("a conversion took {took_first:?}, a cache hit {took:?}");
+    assert!(
+        took < took_first.max(Duration::from_secs(1)),
+        "{took:?}, and {took_first:?} without the cache"
+    );
 
     // A source is a view of the session that reads it.
     let url = server().url();

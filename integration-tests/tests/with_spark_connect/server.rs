@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// What the server asks of its clients.
-const TOKEN: &str = "a-token-of-the-tests";
+pub(super) const TOKEN: &str = "a-token-of-the-tests";
 const STARTS_WITHIN: Duration = Duration::from_secs(90);
 
 pub(super) struct Server {

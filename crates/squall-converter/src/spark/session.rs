@@ -35,7 +35,8 @@ pub async fn connect(url: &str) -> Result<SparkSession> {
         Err(_) => Err(Error::new(
             ErrorKind::Storage,
             format!(
-                "no Spark Connect server answers within {} seconds: is it one, and does it speak TLS as the URL says",
+                "no Spark Connect server answers within {} seconds: is it one, does it speak TLS as the URL says, and \
+                 does this machine trust its certificate",
                 ANSWER_TIMEOUT.as_secs()
             ),
         )),
