@@ -161,13 +161,29 @@ impl Staging {
         }
     }
 
-    /// What the names of files begin with there.
-    pub(crate) fn prefix(&self) -> String {
+    /// The directory there that files are written to, if they are moved when all of them are complete.
+    pub(crate) fn directory(&self) -> Option<&Path> {
         match &self.place {
-            Place::Within(revision) => format!("{}/{FILE_PREFIX}{}-", revision.directory, revision.nonce),
+            Place::Within(revision) => Some(&revision.directory),
+            Place::Marked { .. } | Place::Beside { .. } => None,
+        }
+    }
+
+    /// What the names of files begin with, in that directory if there is one.
+    pub(crate) fn file_prefix(&self) -> String {
+        match &self.place {
+            Place::Within(revision) => format!("{FILE_PREFIX}{}-", revision.nonce),
             // What is still on its way from a conversion that lost its marker must not take the place of these.
             Place::Marked { nonce, .. } => format!("{FILE_PREFIX}{nonce}-"),
             Place::Beside { .. } => FILE_PREFIX.to_owned(),
+        }
+    }
+
+    /// The directory, if there is one, and what the names of files begin with.
+    pub(crate) fn prefix(&self) -> String {
+        match self.directory() {
+            Some(directory) => format!("{directory}/{}", self.file_prefix()),
+            None => self.file_prefix(),
         }
     }
 

@@ -430,17 +430,6 @@ impl Converter {
         existing.as_ref().map_or(Ok(()), |existing| existing.check(target))
     }
 
-    /// Refuses the next version of a dataset, for engines that write none.
-    #[cfg(feature = "ballista")]
-    pub(crate) fn check_is_new(&self, engine: &str) -> Result<()> {
-        match self.mode {
-            SaveMode::ErrorIfExists => Ok(()),
-            _ => Err(Error::unsupported(format!(
-                "{engine} neither appends nor overwrites: convert to another place, or with the embedded engine"
-            ))),
-        }
-    }
-
     /// A place for files that are not visible yet.
     pub(crate) async fn stage(&self, url: &DatasetUrl, existing: Option<Existing>) -> Result<Staging> {
         match existing {

@@ -1,15 +1,18 @@
 //! Conversions on a scheduler and executors that are processes of their own.
 
+mod bucket;
 mod processes;
+mod versions;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
-use squall_testkit::{Layout, S3Server, Table};
+use squall_testkit::{Layout, Table};
 use tempfile::TempDir;
 
 use crate::{ids, read, succeed};
+use bucket::Bucket;
 use processes::{Processes, end, files, wait_until};
 
 /// Rows that take a processor some milliseconds each, so that there is a middle of a conversion.
@@ -245,24 +248,15 @@ fn ids_of(rows: &[Value]) -> Vec<i64> {
 #[test]
 fn a_cluster_converts_on_s3() {
     let table = table(8, 40);
-    let root = TempDir::new().expect("a directory");
-    std::fs::create_dir(root.path().join("bucket")).expect("a bucket");
-    let server = S3Server::start(root.path());
-    // Credentials come from each process's environment, the rest may come with the conversion.
-    let (secret, open): (Vec<_>, Vec<_>) = server.options().into_iter().partition(|(key, _)| key.contains("key"));
-    let environment: Vec<_> = secret
-        .iter()
-        .map(|(key, value)| (key.to_uppercase(), value.clone()))
-        .collect();
-    let pairs = |options: &[(String, String)]| options.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let (own, all): (Vec<String>, Vec<String>) = (pairs(&open), pairs(&server.options()));
-    let storage: Vec<_> = own.iter().flat_map(|option| ["--storage-option", option]).collect();
-    let mut processes = Processes::start(squall(), 2, &environment);
+    let bucket = Bucket::start();
+    let storage = bucket.open_options();
+    let storage: Vec<_> = storage.iter().map(String::as_str).collect();
+    let mut processes = Processes::start(squall(), 2, &bucket.environment());
     let url = "s3://bucket/train";
     let options = [&["--sql", SLOW, "--shuffle", "3", "--lost-after", "3"], &storage[..]].concat();
     let conversion = processes.convert(&table.url(), url, &options);
     wait_until("units are done", || {
-        files(root.path())
+        files(&bucket.path())
             .iter()
             .filter(|file| file.contains("/records/"))
             .count()
@@ -272,11 +266,12 @@ fn a_cluster_converts_on_s3() {
     let output = end(conversion);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let facts: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let there = files(&root.path().join("bucket/train"));
+    let there = files(&bucket.path().join("train"));
     let (parts, others): (Vec<_>, Vec<_>) = there.into_iter().partition(|file| file.ends_with(".parquet"));
     assert_eq!(parts.len(), facts["writers"].as_array().expect("writers").len());
     assert!(others.iter().all(|file| !file.contains("_units")), "{others:?}");
-    let all: Vec<_> = all.iter().flat_map(|option| ["--storage-option", option]).collect();
+    let all = bucket.options();
+    let all: Vec<_> = all.iter().map(String::as_str).collect();
     let read = read(&[&[url, "--no-shuffle"][..], &all].concat());
     assert_eq!(ids(&read), (0..table.n_rows() as i64).collect::<Vec<_>>());
 }

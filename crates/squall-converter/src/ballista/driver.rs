@@ -15,6 +15,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, StatisticsArgs, StatisticsContext};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use squall_dataset::Store;
 use squall_schema::{Error, ErrorKind, Field, Result};
 use tokio::time::{Instant, sleep};
 
@@ -68,7 +69,6 @@ pub(crate) async fn convert(
         ));
     }
     let url = converter.url()?;
-    converter.check_is_new("a cluster")?;
     let (state, query) = rows.into_parts();
     let local = (state.clone(), query.clone());
     let logical = remote::for_cluster(query, &converter.source.store).map_err(query_error)?;
@@ -81,11 +81,12 @@ pub(crate) async fn convert(
     let steps = converter
         .rules
         .plan(&plan.schema(), declared, &converter.source.store)?;
-    let target = Target::of_query(steps.schema(), steps.declared(), converter.layout.petastorm.as_ref())?;
-    converter.layout.check(&target)?;
+    let (columns, existing) = converter.fit(&url, steps.schema()).await?;
+    let target = Target::of_query(&columns, steps.declared(), converter.layout.petastorm.as_ref())?;
+    converter.check(&target, &existing)?;
     let memory_limit = converter.memory()?.limit();
     let rows = Rows::new(
-        &plan.schema(),
+        (&plan.schema(), &columns),
         declared,
         (&converter.rules, &converter.layout),
         without_secrets(&converter.source.store),
@@ -94,15 +95,21 @@ pub(crate) async fn convert(
     let conversion = nonce();
     let session = format!("squall-{conversion}");
     let client = Client::connect(&cluster.scheduler, session, state.config()).await?;
-    let staging = converter.stage(&url, None).await?;
+    let staging = converter.stage(&url, existing).await?;
     let statistics = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new());
     let total_rows = statistics.ok().and_then(|all| all.num_rows.get_value().copied());
     converter.meter.begin(total_rows.map(|rows| rows as u64));
     let written = async {
+        // What units leave, and what is swept, is in a place of its own: where a dataset is already, it is none of theirs.
+        let store = match staging.directory() {
+            Some(directory) => Store::create_with(&staging.store().url().join(directory.as_ref()), &converter.store)?,
+            None => staging.store().clone(),
+        };
         let mut driver = Driver {
             client,
-            place: Place::of(staging.store(), &converter.store)?,
-            lease: Lease::begin(staging.store(), &conversion).await?,
+            place: Place::of(&store, &converter.store)?,
+            lease: Lease::begin(&store, &conversion).await?,
+            store,
             conversion,
             staging: &staging,
             meter: converter.meter.clone(),
@@ -117,7 +124,13 @@ pub(crate) async fn convert(
             rows,
         };
         let written = driver.write_counted(&query, &target).await;
-        driver.settle(written).await
+        let (mut output, writers) = driver.settle(written).await?;
+        if let Some(directory) = staging.directory() {
+            for file in &mut output.0 {
+                file.entry.path = format!("{directory}/{}", file.entry.path);
+            }
+        }
+        Ok((output, writers))
     };
     let (output, writers) = match written.await {
         Ok((output, writers)) => (Ok(output), writers),
@@ -147,6 +160,8 @@ impl Query {
 
 struct Driver<'a> {
     client: Client,
+    /// Where units write to, here and for executors.
+    store: Store,
     place: Place,
     lease: Lease,
     /// Names its passes, and its lease.
@@ -230,7 +245,7 @@ impl Driver<'_> {
             units,
             chunks: Arc::new(chunks),
         };
-        record::write(self.staging.store(), &gathering_path(&pass), &gathering).await?;
+        record::write(&self.store, &gathering_path(&pass), &gathering).await?;
         let records = self.pass(pass, Task::Gather(rows), &numbers(n)?).await?;
         Ok((records, total))
     }
@@ -261,10 +276,16 @@ impl Driver<'_> {
     /// Has all partitions of a plan done as units; submits jobs until each has a record.
     async fn pass(&mut self, pass: String, task: Task, input: &Arc<dyn ExecutionPlan>) -> Result<Vec<Record>> {
         let n = input.output_partitioning().partition_count();
-        let ledger = Ledger::new(self.staging.store(), &pass);
+        let ledger = Ledger::new(&self.store, &pass);
         let staging = self.place.clone();
         let settings = stage::settings(&staging, &pass);
-        let work = Arc::new(Work { staging, pass, task });
+        let prefix = self.staging.file_prefix();
+        let work = Arc::new(Work {
+            staging,
+            pass,
+            prefix,
+            task,
+        });
         let plan: Arc<dyn ExecutionPlan> = Arc::new(UnitExec::new(work, input.clone()));
         let mut records = BTreeMap::new();
         let mut fruitless = 0;
@@ -373,7 +394,7 @@ impl Driver<'_> {
         self.staging.confirm().await?;
         self.lease.end().await;
         self.client.end().await;
-        let store = self.staging.store();
+        let store = &self.store;
         let (began, mut since, mut heard) = (Instant::now(), Instant::now(), Vec::new());
         while began.elapsed() < SETTLE {
             let mut now = Vec::new();

@@ -24,7 +24,7 @@ use crate::order::Order;
 use crate::progress::Meter;
 use crate::run::scatter;
 use crate::stream::ruled;
-use crate::write::{FILE_PREFIX, Writer};
+use crate::write::Writer;
 
 use super::fault;
 use super::lease::Watch;
@@ -201,7 +201,7 @@ impl Attempt {
 
     fn writer(&self, own: &Rows, store: &Store) -> Result<Writer> {
         let (_, target) = own.plan()?;
-        let writer = Writer::new(&target, &own.layout, store, FILE_PREFIX)?;
+        let writer = Writer::new(&target, &own.layout, store, &self.work.prefix)?;
         Ok(writer.with_suffix(format!("-{}", self.token)).with_meter(&self.meter))
     }
 

@@ -25,6 +25,8 @@ pub(crate) struct Work {
     pub(crate) staging: Place,
     /// Names the records of the job, and of those that are submitted in its place.
     pub(crate) pass: String,
+    /// What the names of files begin with.
+    pub(crate) prefix: String,
     pub(crate) task: Task,
 }
 
@@ -45,6 +47,8 @@ pub(crate) enum Task {
 pub(crate) struct Rows {
     /// The columns of the query's result, as an Arrow IPC stream without batches.
     columns: String,
+    /// The columns that the rules make of them, as they are written: those of an append fit what is there.
+    written: String,
     declared: Vec<Field>,
     rules: Rules,
     pub(crate) layout: Layout,
@@ -55,7 +59,7 @@ pub(crate) struct Rows {
 
 impl Rows {
     pub(crate) fn new(
-        columns: &SchemaRef,
+        (columns, written): (&SchemaRef, &SchemaRef),
         declared: &[Field],
         (rules, layout): (&Rules, &Layout),
         images: BTreeMap<String, String>,
@@ -63,6 +67,7 @@ impl Rows {
     ) -> Result<Self> {
         Ok(Self {
             columns: columns::to_text(columns)?,
+            written: columns::to_text(written)?,
             declared: declared.to_vec(),
             rules: rules.clone(),
             layout: layout.clone(),
@@ -76,7 +81,8 @@ impl Rows {
         let images = StoreOptions::default().with_options(self.images.clone());
         let columns = columns::from_text(&self.columns)?;
         let steps = self.rules.plan(&columns, &self.declared, &images)?;
-        let target = Target::of_query(steps.schema(), steps.declared(), self.layout.petastorm.as_ref())?;
+        let written = columns::from_text(&self.written)?;
+        let target = Target::of_query(&written, steps.declared(), self.layout.petastorm.as_ref())?;
         Ok((steps, target))
     }
 
