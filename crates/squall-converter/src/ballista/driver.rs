@@ -1,6 +1,5 @@
 //! Has a cluster convert, and sees to it that each unit is done once.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +45,8 @@ use super::work::{Gathering, Rows, Task, Work};
 
 /// Between two looks at a job.
 const LOOK: Duration = Duration::from_millis(300);
-/// How long units may take to end that are not wanted any more, and after how long a silence they have.
+/// How long units may take to end that are not wanted any more, and after how long a silence they have. One that takes longer
+/// writes no more files.
 const SETTLE: Duration = Duration::from_secs(20);
 const SETTLED: Duration = Duration::from_secs(3);
 /// Jobs in a row that may end without having done a unit.
@@ -173,6 +173,20 @@ struct Driver<'a> {
 }
 
 type Written = (Output, Vec<FileWriter>);
+
+/// When an attempt was heard of: reading takes its time, and says nothing of the time after.
+struct Heard {
+    n: u64,
+    /// When this number was first read, and when it was read last.
+    since: Instant,
+    at: Instant,
+}
+
+impl Heard {
+    fn silence(&self) -> Duration {
+        self.at.duration_since(self.since)
+    }
+}
 
 /// How a job ended.
 enum End {
@@ -316,7 +330,7 @@ impl Driver<'_> {
         n: usize,
         records: &mut BTreeMap<usize, Record>,
     ) -> Result<End> {
-        let mut heard: HashMap<Path, (u64, Instant)> = HashMap::new();
+        let mut heard: HashMap<Path, Heard> = HashMap::new();
         let (mut moved, mut answered) = (Instant::now(), Instant::now());
         loop {
             // Asked before the records are listed: what is done then has left its record.
@@ -329,11 +343,10 @@ impl Driver<'_> {
                 Err(_) => Job::Going,
             };
             let (done, beats) = ledger.list().await?;
-            for unit in done {
-                if let Entry::Vacant(new) = records.entry(unit) {
-                    new.insert(ledger.record(unit).await?);
-                    moved = Instant::now();
-                }
+            let new: Vec<_> = done.into_iter().filter(|unit| !records.contains_key(unit)).collect();
+            for record in ledger.records(new).await? {
+                records.insert(record.unit, record);
+                moved = Instant::now();
             }
             if records.len() >= n {
                 self.count(records, Vec::new());
@@ -346,27 +359,24 @@ impl Driver<'_> {
             }
             let mut counted = Vec::new();
             heard.retain(|path, _| beats.contains(path));
-            for path in beats {
-                let Some(beat) = ledger.beat_at(&path).await else {
-                    continue;
-                };
+            for (path, (beat, at)) in ledger.heard(beats).await {
                 if records.contains_key(&beat.unit) {
                     heard.remove(&path);
                     continue;
                 }
                 counted.push(beat.counted);
-                let (last, since) = heard.entry(path.clone()).or_insert((beat.n, Instant::now()));
-                if *last != beat.n {
-                    (*last, *since) = (beat.n, Instant::now());
+                let n = beat.n;
+                let last = heard.entry(path).or_insert(Heard { n, since: at, at });
+                if last.n != n {
+                    (last.n, last.since) = (n, at);
                     moved = Instant::now();
                 }
+                last.at = at;
             }
-            if heard.values().any(|(_, since)| since.elapsed() > self.lost_after) {
+            if heard.values().any(|last| last.silence() > self.lost_after) {
                 // Whoever does the units anew need not wait for those that are as good as silent.
-                for (path, _) in heard
-                    .iter()
-                    .filter(|(_, (_, since))| since.elapsed() > self.lost_after / 2)
-                {
+                let silent = heard.iter().filter(|(_, last)| last.silence() > self.lost_after / 2);
+                for (path, _) in silent {
                     let _ = ledger.store.objects().delete(path).await;
                 }
                 return Ok(End::Short("an executor is lost".to_owned()));
@@ -392,7 +402,7 @@ impl Driver<'_> {
     async fn settle(&mut self, written: Result<Written>) -> Result<Written> {
         // A driver that was stopped for long may have lost the place to another conversion, whose lease and files are not ours.
         self.staging.confirm().await?;
-        self.lease.end().await;
+        self.lease.over().await;
         self.client.end().await;
         let store = &self.store;
         let (began, mut since, mut heard) = (Instant::now(), Instant::now(), Vec::new());
@@ -400,11 +410,14 @@ impl Driver<'_> {
             let mut now = Vec::new();
             for pass in passes(&self.conversion) {
                 let ledger = Ledger::new(store, &pass);
-                for path in ledger.list().await.unwrap_or_default().1 {
-                    if let Some(beat) = ledger.beat_at(&path).await {
-                        now.push((path, beat.n));
-                    }
-                }
+                let beats = ledger.list().await.unwrap_or_default().1;
+                now.extend(
+                    ledger
+                        .heard(beats)
+                        .await
+                        .into_iter()
+                        .map(|(path, (beat, _))| (path, beat.n)),
+                );
             }
             if now.is_empty() {
                 break;
@@ -421,6 +434,7 @@ impl Driver<'_> {
             self.staging.confirm().await?;
             sweep(store, &files).await?;
         }
+        self.lease.end().await;
         written
     }
 }

@@ -1,7 +1,8 @@
 //! The file by which units know that their driver lives, and still wants them.
 //!
 //! Executors that ask for work cannot be told to stop it: Ballista cancels a job for itself alone. So each unit looks for the
-//! lease now and then. When it is gone, or has stood still for long, the unit ends and takes its files away.
+//! lease now and then, and right before and after it puts a file. A driver that is done marks it first, and waits for those that
+//! end; then it takes it away. When it is gone, or has stood still for long, nobody waits.
 
 use std::time::Duration;
 
@@ -35,13 +36,13 @@ pub(crate) struct Lease {
 impl Lease {
     pub(crate) async fn begin(store: &Store, conversion: &str) -> Result<Self> {
         let path = path(conversion);
-        record::write(store, &path, &0u64).await?;
+        record::write(store, &path, &Some(0u64)).await?;
         let (own, renewed) = (store.clone(), path.clone());
         let beats = tokio::spawn(async move {
             for n in 1u64.. {
                 sleep(RENEW).await;
                 // What fails now may go well the next time; units are patient for longer.
-                let _ = record::write(&own, &renewed, &n).await;
+                let _ = record::write(&own, &renewed, &Some(n)).await;
             }
         });
         Ok(Self {
@@ -51,10 +52,17 @@ impl Lease {
         })
     }
 
-    /// Takes it away: all units that still run end.
-    pub(crate) async fn end(&mut self) {
+    /// Marks it: all units that still run end, and give signs of life until they have.
+    pub(crate) async fn over(&mut self) {
         self.beats.abort();
         let _ = (&mut self.beats).await;
+        // Units that do not see the mark find the lease gone.
+        let _ = record::write(&self.store, &self.path, &None::<u64>).await;
+    }
+
+    /// Takes it away: from now on nothing is written to the place.
+    pub(crate) async fn end(&mut self) {
+        self.beats.abort();
         let _ = self.store.objects().delete(&self.path).await;
     }
 }
@@ -62,6 +70,19 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.beats.abort();
+    }
+}
+
+/// The driver does not want the work.
+pub(crate) struct Unwanted {
+    pub(crate) error: Error,
+    /// Whether it waits for those that are still on it.
+    pub(crate) is_awaited: bool,
+}
+
+impl From<Unwanted> for Error {
+    fn from(unwanted: Unwanted) -> Self {
+        unwanted.error
     }
 }
 
@@ -83,22 +104,32 @@ impl Watch {
     }
 
     /// An error if the driver wants the work no more.
-    pub(crate) async fn look(&mut self, store: &Store) -> Result<()> {
-        let cancelled = |why: &str| Error::new(ErrorKind::Cancelled, format!("the conversion {why}"));
+    pub(crate) async fn look(&mut self, store: &Store) -> Result<(), Unwanted> {
+        let unwanted = |why: &str, is_awaited| Unwanted {
+            error: Error::new(ErrorKind::Cancelled, format!("the conversion {why}")),
+            is_awaited,
+        };
         match store.objects().get(&self.path).await {
-            Err(object_store::Error::NotFound { .. }) => return Err(cancelled("is over")),
-            Err(error) if self.since.elapsed() > SILENCE => return Err(storage_error(error)),
+            Err(object_store::Error::NotFound { .. }) => return Err(unwanted("is over", false)),
+            Err(error) if self.since.elapsed() > SILENCE => {
+                return Err(Unwanted {
+                    error: storage_error(error),
+                    is_awaited: false,
+                });
+            }
             Err(_) => return Ok(()),
             Ok(found) => {
                 let text = found.bytes().await.unwrap_or_default();
-                let n = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
-                if n.is_some() && n != self.seen {
-                    (self.seen, self.since) = (n, Instant::now());
+                // What cannot be read now may be read the next time.
+                match serde_json::from_slice(&text) {
+                    Ok(None::<u64>) => return Err(unwanted("is over", true)),
+                    Ok(n) if n != self.seen => (self.seen, self.since) = (n, Instant::now()),
+                    _ => {}
                 }
             }
         }
         match self.since.elapsed() > SILENCE {
-            true => Err(cancelled("has not been heard of for long")),
+            true => Err(unwanted("has not been heard of for long", false)),
             false => Ok(()),
         }
     }

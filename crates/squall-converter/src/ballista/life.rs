@@ -10,7 +10,7 @@ use squall_schema::Error;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 
 use crate::progress::Meter;
 
@@ -19,6 +19,8 @@ use super::record::{Beat, Ledger};
 
 /// How often an attempt says that it lives.
 const BEAT: Duration = Duration::from_secs(1);
+/// How long the last one may take.
+const LAST: Duration = Duration::from_secs(5);
 
 /// What lives.
 pub(crate) struct Life {
@@ -31,10 +33,12 @@ struct State {
     is_unwanted: AtomicBool,
     why: Mutex<Option<Error>>,
     told: Notify,
+    ended: Notify,
 }
 
 impl Life {
-    /// Gives signs of life on the threads behind `threads`, and looks whether the driver wants the work.
+    /// Gives signs of life on the threads behind `threads`, and looks whether the driver wants the work. A driver that does not, and
+    /// waits, is given them until the end.
     pub(crate) fn begin(
         threads: &Handle,
         (ledger, watch): (Ledger, Watch),
@@ -46,27 +50,30 @@ impl Life {
         let beats = threads.spawn(async move {
             let (mut watch, mut ticks) = (watch, interval(BEAT));
             for n in 1.. {
-                ticks.tick().await;
-                match watch.look(&ledger.store).await {
-                    Ok(()) => {
-                        let (token, counted) = (token.clone(), meter.counted());
-                        ledger
-                            .beat(&Beat {
-                                unit,
-                                token,
-                                n,
-                                counted,
-                            })
-                            .await;
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    () = own.ended.notified() => break,
+                }
+                if let Err(unwanted) = watch.look(&ledger.store).await {
+                    if !own.is_unwanted.swap(true, Ordering::Relaxed) {
+                        *own.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(unwanted.error);
+                        own.told.notify_one();
                     }
                     // Its place may be gone by now: nothing is written there any more.
-                    Err(error) => {
-                        if !own.is_unwanted.swap(true, Ordering::Relaxed) {
-                            *own.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                            own.told.notify_one();
-                        }
+                    if !unwanted.is_awaited {
+                        ledger.end(unit, &token).await;
+                        break;
                     }
                 }
+                let (token, counted) = (token.clone(), meter.counted());
+                ledger
+                    .beat(&Beat {
+                        unit,
+                        token,
+                        n,
+                        counted,
+                    })
+                    .await;
             }
         });
         Self { beats, state }
@@ -85,8 +92,11 @@ impl Life {
 
     /// Ends the signs; gives why nobody wanted the work, if so.
     pub(crate) async fn end(mut self, ledger: &Ledger, (unit, token): (usize, &str)) -> Option<Error> {
-        self.beats.abort();
-        let _ = (&mut self.beats).await;
+        // A sign that is on its way when its task is aborted may come after it was taken away.
+        self.state.ended.notify_one();
+        if timeout(LAST, &mut self.beats).await.is_err() {
+            self.beats.abort();
+        }
         ledger.end(unit, token).await;
         self.state.why.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

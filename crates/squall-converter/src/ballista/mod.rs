@@ -21,6 +21,8 @@ mod work;
 mod lease;
 mod record;
 
+mod guard;
+
 mod life;
 
 mod unit;

@@ -3,13 +3,16 @@
 //! A record is put where none is, so that of several attempts at one unit the first counts and the others learn that they came
 //! late. Nothing that the engine says of tasks and their results is needed to know what was written.
 
-use futures::TryStreamExt;
+use std::collections::BTreeMap;
+
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use squall_dataset::{Store, storage_error};
 use squall_schema::{Error, Result};
+use tokio::time::Instant;
 
 use crate::error::store_error;
 use crate::evidence::Evidence;
@@ -18,6 +21,8 @@ use crate::write::Written;
 
 /// The directory of all that is taken away at the end.
 pub(crate) const DIRECTORY: &str = "_units";
+/// Files that are read at a time.
+const AT_ONCE: usize = 32;
 
 /// Who wrote a unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,10 +132,27 @@ impl Ledger {
         Ok((done, beats))
     }
 
-    pub(crate) async fn record(&self, unit: usize) -> Result<Record> {
+    /// The records of units that are done.
+    pub(crate) async fn records(&self, units: Vec<usize>) -> Result<Vec<Record>> {
+        let records = stream::iter(units).map(|unit| self.record(unit));
+        records.buffer_unordered(AT_ONCE).try_collect().await
+    }
+
+    async fn record(&self, unit: usize) -> Result<Record> {
         let path = self.record_path(unit);
         let found = read(&self.store, &path).await?;
         found.ok_or_else(|| Error::corrupt("the record of a unit is gone").at("file", path))
+    }
+
+    /// The signs of life at these paths that are still there, each with the time at which it was read: where there are many, that
+    /// of the first is not that of the last.
+    pub(crate) async fn heard(&self, paths: Vec<Path>) -> BTreeMap<Path, (Beat, Instant)> {
+        let read = |path: Path| async move {
+            let beat = self.beat_at(&path).await?;
+            Some((path, (beat, Instant::now())))
+        };
+        let read = stream::iter(paths).map(read).buffer_unordered(AT_ONCE);
+        read.filter_map(std::future::ready).collect().await
     }
 
     /// A sign of life, if it is still there and whole.

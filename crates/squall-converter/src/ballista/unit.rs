@@ -27,6 +27,7 @@ use crate::stream::ruled;
 use crate::write::Writer;
 
 use super::fault;
+use super::guard::guarded;
 use super::lease::Watch;
 use super::life::Life;
 use super::record::{self, By, DIRECTORY, Ledger, Record};
@@ -81,7 +82,8 @@ impl Attempt {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves files behind, which no record names; the driver takes them away.
+    /// Dropping the future leaves files behind, which no record names; the driver takes them away. A put that is under way then may
+    /// come after that.
     pub(crate) async fn run(self, rows: SendableRecordBatchStream) -> Result<(), DataFusionError> {
         let done = async {
             let store = self.work.staging.open()?;
@@ -97,10 +99,12 @@ impl Attempt {
                 (self.unit, self.token.clone()),
                 self.meter.clone(),
             );
-            let done = self.work_off(&store, &ledger, rows, &life).await;
-            match life.end(&ledger, (self.unit, &self.token)).await {
-                Some(unwanted) => Err(unwanted),
-                None => done,
+            let done = self.work_off(&store, rows, &life).await;
+            match (life.end(&ledger, (self.unit, &self.token)).await, done) {
+                (Some(unwanted), _) => Err(unwanted),
+                // A file that was not to be put any more is no failure of the store.
+                (None, Err(error)) => Err(watch.look(&store).await.map_or_else(Error::from, |()| error)),
+                (None, Ok(())) => Ok(()),
             }
         };
         done.await.map_err(|error| {
@@ -141,13 +145,9 @@ impl Attempt {
         }
     }
 
-    async fn work_off(
-        &self,
-        store: &Store,
-        ledger: &Ledger,
-        rows: SendableRecordBatchStream,
-        life: &Life,
-    ) -> Result<()> {
+    async fn work_off(&self, place: &Store, rows: SendableRecordBatchStream, life: &Life) -> Result<()> {
+        let pass = &self.work.pass;
+        let store = &guarded(place, place, pass);
         let mut record = Record {
             unit: self.unit,
             by: self.by.clone(),
@@ -170,7 +170,8 @@ impl Attempt {
                 let memory = own.memory()?;
                 let rows = ruled(self.rows(rows, own, life), steps, self.meter.clone());
                 let directory = format!("{DIRECTORY}/{RUNS}/{:05}-{}", self.unit, self.token);
-                let runs = self.work.staging.below(&directory).make()?;
+                Watch::of(pass).look(place).await?;
+                let runs = guarded(&self.work.staging.below(&directory).make()?, place, pass);
                 let chunks = scatter(Box::pin(rows), self.unit, (&target, &order), memory.run_bytes(), &runs).await?;
                 record.chunks = chunks;
                 for chunk in &mut record.chunks {
@@ -179,22 +180,23 @@ impl Attempt {
                 record.rows = self.meter.counted()[0];
             }
             Task::Gather(own) => {
-                let rows = self.gathered(store, rows, life).await?;
+                let rows = self.gathered(place, rows, life).await?;
                 let rows = rows.inspect_ok(|rows: &RecordBatch| self.meter.add_rows(rows.num_rows()));
                 let (files, evidence) = self.writer(own, store)?.write(Box::pin(rows), self.unit).await?;
                 (record.files, record.evidence) = (files, Some(evidence));
             }
         }
         if life.is_unwanted()() {
-            self.take_away(store, &record).await;
+            self.take_away(place, &record).await;
             return Err(Error::new(ErrorKind::Cancelled, "the unit is not wanted any more"));
         }
         if !record.files.is_empty() {
             let row_groups = record.files.iter().flat_map(|file| &file.entry.row_groups);
             record.rows = row_groups.map(|row_group| row_group.rows).sum();
         }
-        if !ledger.put(&record).await? {
-            self.take_away(store, &record).await;
+        // Once a record was put, though with an error, its files are the driver's.
+        if !Ledger::new(store, pass).put(&record).await? {
+            self.take_away(place, &record).await;
         }
         Ok(())
     }

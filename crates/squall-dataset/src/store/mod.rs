@@ -225,8 +225,9 @@ impl Store {
         &self.objects
     }
 
-    /// The same place in another object store.
-    pub(crate) fn with_objects(mut self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+    /// The same place in another object store, such as one around its own. It is read without retries of ours.
+    #[must_use]
+    pub fn with_objects(mut self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
         self.objects = wrap(self.objects);
         self.access = Arc::new(Access::Direct(self.objects.clone()));
         self
