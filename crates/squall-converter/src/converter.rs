@@ -292,6 +292,9 @@ impl Converter {
 
     /// Runs the plan on a cluster, and has its executors write the files; this process commits them. Sources and destination must be
     /// seen by all machines under the same URLs. Closures, and rows that are made in this process, are not for a cluster.
+    ///
+    /// Rows of a session of Ballista's client are converted by its cluster without that:
+    /// [`Cluster::of`](crate::Cluster::of).
     #[cfg(feature = "ballista")]
     pub fn cluster(mut self, cluster: crate::ballista::Cluster) -> Self {
         self.cluster = Some(cluster);
@@ -385,7 +388,7 @@ impl Converter {
 
     pub(crate) async fn convert_now(mut self, rows: DataFrame, declared: &[Field]) -> Result<Converted> {
         #[cfg(feature = "ballista")]
-        if let Some(cluster) = self.cluster.take() {
+        if let Some(cluster) = self.cluster_of(&rows).await? {
             return crate::ballista::convert(&mut self, &cluster, rows, declared).await;
         }
         let url = self.url()?;
@@ -412,6 +415,15 @@ impl Converter {
         };
         let written = written.await;
         self.finish(url, &target, staging, written).await
+    }
+
+    /// The cluster that was given, or that whose session the rows are of.
+    #[cfg(feature = "ballista")]
+    async fn cluster_of(&mut self, rows: &DataFrame) -> Result<Option<crate::ballista::Cluster>> {
+        match self.cluster.take() {
+            Some(cluster) => Ok(Some(cluster)),
+            None => crate::ballista::Cluster::of_state(&rows.clone().into_parts().0).await,
+        }
     }
 
     /// The columns as they are written, and the dataset that gets a next version.

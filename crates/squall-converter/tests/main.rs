@@ -1,5 +1,7 @@
 //! The converter over real files, and what it leaves behind when it fails.
 
+#[cfg(feature = "ballista")]
+mod ballista;
 mod cache;
 mod disk;
 mod layout;

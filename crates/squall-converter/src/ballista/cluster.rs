@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+use datafusion::execution::SessionState;
+use datafusion::execution::context::SessionContext;
+use squall_schema::{Error, Result};
+
+use super::client_session::scheduler_of;
+
 /// How long nothing may happen if nothing else is said.
 const STALL: Duration = Duration::from_secs(120);
 
@@ -25,6 +31,26 @@ impl Cluster {
             stall: STALL,
             lost_after: LOST,
         }
+    }
+
+    /// That of a session of Ballista's client, such as `SessionContext::remote("df://host:port")` makes. A conversion of rows of such a
+    /// session takes it by itself where [`Converter::cluster`](crate::Converter::cluster) says nothing.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is begun.
+    pub async fn of(session: &SessionContext) -> Result<Self> {
+        let found = Self::of_state(&session.state()).await?;
+        found.ok_or_else(|| {
+            Error::invalid(
+                "expected a session of Ballista's client, found one that plans by itself: name the scheduler by Cluster::new",
+            )
+        })
+    }
+
+    /// That of the session, if it is one of Ballista's client.
+    pub(crate) async fn of_state(state: &SessionState) -> Result<Option<Self>> {
+        Ok(scheduler_of(state).await?.map(Self::new))
     }
 
     /// After how long without a sign of life of a task, which gives one each second, its executor is lost; 8 s if not given. One that

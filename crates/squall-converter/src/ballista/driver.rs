@@ -30,11 +30,12 @@ use crate::records::remote;
 use crate::scratch::nonce;
 
 use super::client::{Client, Job};
+use super::client_session::planner_for;
 use super::cluster::{Cluster, FileWriter};
 use super::fault;
 use super::lease::Lease;
 use super::node::UnitExec;
-use super::place::{Place, without_secrets};
+use super::place::{Place, seen_by_all, without_secrets};
 use super::record::{self, Ledger, Record};
 use super::repeat;
 use super::session::for_cluster;
@@ -69,14 +70,20 @@ pub(crate) async fn convert(
         ));
     }
     let url = converter.url()?;
-    let (state, query) = rows.into_parts();
+    let (mut state, query) = rows.into_parts();
+    if let Some(planner) = planner_for(&state) {
+        state = SessionStateBuilder::new_from_existing(state)
+            .with_query_planner(planner)
+            .build();
+    }
     let local = (state.clone(), query.clone());
     let logical = remote::for_cluster(query, &converter.source.store).map_err(query_error)?;
     let config = for_cluster(state.config().clone());
     let state = SessionStateBuilder::new_from_existing(state)
         .with_config(config)
         .build();
-    let plan = state.create_physical_plan(&logical).await.map_err(query_error)?;
+    let stores = without_secrets(&converter.source.store);
+    let plan = physical_plan(&state, &logical, &stores).await?;
     repeat::check(&plan)?;
     let steps = converter
         .rules
@@ -89,7 +96,7 @@ pub(crate) async fn convert(
         (&plan.schema(), &columns),
         declared,
         (&converter.rules, &converter.layout),
-        without_secrets(&converter.source.store),
+        stores.clone(),
         memory_limit,
     )?;
     let conversion = nonce();
@@ -120,6 +127,7 @@ pub(crate) async fn convert(
             local,
             state,
             logical,
+            stores,
             plan,
             rows,
         };
@@ -140,12 +148,24 @@ pub(crate) async fn convert(
     Ok(converted.with_writers(writers))
 }
 
+/// The plan as a cluster runs it.
+async fn physical_plan(
+    state: &SessionState,
+    query: &LogicalPlan,
+    stores: &BTreeMap<String, String>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let plan = state.create_physical_plan(query).await.map_err(query_error)?;
+    seen_by_all(plan, stores).map_err(query_error)
+}
+
 /// What is converted.
 struct Query {
     /// The session and the plan as they were given.
     local: (SessionState, LogicalPlan),
     state: SessionState,
     logical: LogicalPlan,
+    /// How tables of the session are reached that are in stores.
+    stores: BTreeMap<String, String>,
     plan: Arc<dyn ExecutionPlan>,
     rows: Rows,
 }
@@ -276,11 +296,7 @@ impl Driver<'_> {
         if !repeat::has_stages(&query.plan) {
             return Ok(None);
         }
-        let plan = query
-            .state
-            .create_physical_plan(&query.counted()?)
-            .await
-            .map_err(query_error)?;
+        let plan = physical_plan(&query.state, &query.counted()?, &query.stores).await?;
         let records = self
             .pass(pass_name(&self.conversion, generation, "count"), Task::Count, &plan)
             .await?;

@@ -43,6 +43,7 @@ mod repeat;
 
 mod sweep;
 
+mod client_session;
 mod cluster;
 mod driver;
 

@@ -7,7 +7,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::common::DataFusionError;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::datasource::physical_plan::FileScanConfig;
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::object_store::{DefaultObjectStoreRegistry, ObjectStoreRegistry, ObjectStoreUrl};
+use datafusion::physical_plan::ExecutionPlan;
 use object_store::ObjectStore;
 use serde::{Deserialize, Serialize};
 use squall_dataset::{DatasetUrl, Scheme, Store, StoreOptions};
@@ -102,6 +106,43 @@ impl Place {
 /// The URL by which DataFusion knows a store here and on a cluster; none for one that no other process sees.
 pub(crate) fn store_url(store: &Store, options: &StoreOptions) -> Option<Result<ObjectStoreUrl, DataFusionError>> {
     Some(Place::of(store, options).ok()?.store_url())
+}
+
+/// The plan with scans of files that other processes find: a session knows a store as `s3://bucket`, and how it is reached, which
+/// no other process does.
+pub(crate) fn seen_by_all(
+    plan: Arc<dyn ExecutionPlan>,
+    options: &BTreeMap<String, String>,
+) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    let seen = plan.transform_up(|node| {
+        let scan = node.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
+        let Some(files) = scan.and_then(|scan| scan.downcast_ref::<FileScanConfig>()) else {
+            return Ok(Transformed::no(node));
+        };
+        let url: &Url = files.object_store_url.as_ref();
+        let external = |error: Error| DataFusionError::External(error.into());
+        let place = match url.scheme() {
+            "file" => return Ok(Transformed::no(node)),
+            SCHEME if Place::of_store_url(url).is_some() => return Ok(Transformed::no(node)),
+            SCHEME => None,
+            _ => DatasetUrl::parse(url.as_str())
+                .ok()
+                .filter(|url| url.scheme() != Scheme::Memory),
+        };
+        let Some(place) = place else {
+            let message =
+                "a source is in a store that no other process sees: a cluster needs one that all machines see";
+            return Err(external(Error::unsupported(message).at("URL", url)));
+        };
+        let place = Place {
+            url: place.to_string(),
+            options: options.clone(),
+        };
+        let mut files = files.clone();
+        files.object_store_url = place.store_url()?;
+        Ok(Transformed::yes(DataSourceExec::from_data_source(files)))
+    })?;
+    Ok(seen.data)
 }
 
 /// Options without those whose values are secrets.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -23,9 +24,16 @@ pub(crate) fn has_stages(plan: &Arc<dyn ExecutionPlan>) -> bool {
     is_exchange(plan) || plan.children().into_iter().any(has_stages)
 }
 
-/// Whether the plan gives the rows of its sources, all of them.
+/// Whether the plan gives the rows of its sources, all of them, and these tell how many they are.
 pub(crate) fn is_scan(plan: &Arc<dyn ExecutionPlan>) -> bool {
-    let passes = plan.is::<DataSourceExec>() || plan.is::<ProjectionExec>() || plan.is::<UnionExec>();
+    let counts = |scan: &DataSourceExec| match scan.data_source().downcast_ref::<FileScanConfig>() {
+        Some(files) => files.file_source().file_type() == "parquet",
+        None => true,
+    };
+    let passes = match plan.downcast_ref::<DataSourceExec>() {
+        Some(scan) => counts(scan),
+        None => plan.is::<ProjectionExec>() || plan.is::<UnionExec>(),
+    };
     passes && plan.fetch().is_none() && plan.children().into_iter().all(is_scan)
 }
 
