@@ -145,11 +145,27 @@ pub(crate) fn seen_by_all(
     Ok(seen.data)
 }
 
-/// Options without those whose values are secrets.
+/// Options without those whose values are secrets. Whoever opens the store has these from its own environment, or goes without: a
+/// proxy's address whose password was left out would take the place of a whole one.
 pub(crate) fn without_secrets(options: &StoreOptions) -> BTreeMap<String, String> {
     let is_secret = |name: &str| SECRET.iter().any(|part| name.to_ascii_lowercase().contains(part));
-    let open = options.options.iter().filter(|(name, _)| !is_secret(name));
+    let open = options
+        .options
+        .iter()
+        .filter(|(name, value)| !is_secret(name) && !is_signed(value));
     open.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Whether a value is a URL with a user, a password or a query in it, as a SAS token is one.
+fn is_signed(value: &str) -> bool {
+    let Some((_, rest)) = value.split_once("://") else {
+        return false;
+    };
+    match Url::parse(value) {
+        Ok(url) => !url.username().is_empty() || url.password().is_some() || url.query().is_some(),
+        // What is no URL here may be one elsewhere.
+        Err(_) => rest.contains(['@', '?']),
+    }
 }
 
 /// Opens the stores of [`Place`]s when they are asked for, and keeps them open.
@@ -194,12 +210,19 @@ mod tests {
     fn a_place_goes_through_a_url_without_its_secrets() {
         let directory = tempfile::tempdir().expect("a directory");
         let url = DatasetUrl::parse(directory.path().to_str().expect("UTF-8")).expect("a URL");
-        let options = StoreOptions::default().with_options([("region", "x"), ("aws_secret_access_key", "hush")]);
+        let options = StoreOptions::default().with_options([
+            ("region", "x"),
+            ("endpoint", "http://127.0.0.1:9000"),
+            ("aws_secret_access_key", "hush"),
+            ("proxy_url", "http://user:hush@proxy:3128"),
+            ("azure_endpoint", "https://account.blob.core.windows.net/?sig=hush"),
+            ("proxy_excludes", "not a://u:hush@url"),
+        ]);
         let place = Place::of(&Store::create(&url).expect("a store"), &options).expect("a place");
         let url = place.store_url().expect("a URL");
         let back = Place::of_store_url(url.as_ref()).expect("a place");
         assert_eq!(back, place);
-        assert_eq!(back.options.keys().collect::<Vec<_>>(), ["region"]);
+        assert_eq!(back.options.keys().collect::<Vec<_>>(), ["endpoint", "region"]);
         assert!(Registry::default().get_store(url.as_ref()).is_ok());
     }
 }
