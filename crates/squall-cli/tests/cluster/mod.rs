@@ -1,6 +1,7 @@
 //! Conversions on a scheduler and executors that are processes of their own.
 
 mod bucket;
+mod doubt;
 mod late;
 mod processes;
 mod versions;

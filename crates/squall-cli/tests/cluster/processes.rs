@@ -90,6 +90,11 @@ impl Processes {
 
     /// Starts one more executor.
     pub(crate) fn add(&mut self) {
+        self.add_with(&self.environment.clone());
+    }
+
+    /// Starts one more executor, in an environment of its own.
+    pub(crate) fn add_with(&mut self, environment: &[(String, String)]) {
         let arguments = [
             "executor",
             "--scheduler",
@@ -97,7 +102,7 @@ impl Processes {
             "--concurrent-tasks",
             "1",
         ];
-        let executor = Process::start(&self.squall, &arguments, &self.environment);
+        let executor = Process::start(&self.squall, &arguments, environment);
         self.executors.push(executor);
     }
 

@@ -32,7 +32,7 @@ use crate::scratch::nonce;
 use super::client::{Client, Job};
 use super::client_session::planner_for;
 use super::cluster::{Cluster, FileWriter};
-use super::fault;
+use super::fault::{self, Fault, Told};
 use super::lease::Lease;
 use super::node::UnitExec;
 use super::place::{Place, seen_by_all, without_secrets};
@@ -41,6 +41,7 @@ use super::repeat;
 use super::session::for_cluster;
 use super::stage;
 use super::sweep::sweep;
+use super::trials::Trials;
 use super::unit::gathering_path;
 use super::work::{Gathering, Rows, Task, Work};
 
@@ -54,6 +55,8 @@ const SETTLED: Duration = Duration::from_secs(3);
 const FRUITLESS: usize = 4;
 /// How long a scheduler may give no answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long nothing may happen where a unit failed on an executor that may hold it: another is free to take it.
+const HELD: Duration = Duration::from_secs(2);
 /// How often rows are written whose number is not that of another count.
 const RECOUNTS: usize = 3;
 
@@ -214,6 +217,10 @@ enum End {
     Whole,
     /// Some are not, for this reason.
     Short(String),
+    /// An executor failed where another may not, and whether others were at work.
+    Faulty(Fault, bool),
+    /// Nothing happened for so long.
+    Stalled(Duration),
 }
 
 impl Driver<'_> {
@@ -319,21 +326,41 @@ impl Driver<'_> {
         let plan: Arc<dyn ExecutionPlan> = Arc::new(UnitExec::new(work, input.clone()));
         let mut records = BTreeMap::new();
         let mut fruitless = 0;
+        let mut trials = Trials::default();
         loop {
             let before = records.len();
             let job = self.client.submit(plan.clone(), &settings).await?;
-            let end = self.watch(&job, &ledger, n, &mut records).await;
+            let stall = match trials.is_any() {
+                true => HELD.min(self.stall),
+                false => self.stall,
+            };
+            let end = self.watch((&job, stall), &ledger, n, &mut records).await;
             if !matches!(end, Ok(End::Whole)) {
                 self.client.cancel(&job).await;
             }
-            match end? {
+            if records.len() > before {
+                trials.progress();
+                fruitless = 0;
+            }
+            let why = match end? {
                 End::Whole => return Ok(records.into_values().collect()),
-                End::Short(_) if records.len() > before => fruitless = 0,
-                End::Short(_) if fruitless + 1 < FRUITLESS => fruitless += 1,
-                End::Short(why) => {
-                    let message = format!("the cluster did {} of {n} units and gets no further", records.len());
-                    return Err(Error::new(ErrorKind::Engine, message).with_source(why));
+                End::Faulty(fault, are_others_at_work) => {
+                    trials.failed(fault, are_others_at_work)?;
+                    continue;
                 }
+                End::Stalled(_) if trials.is_any() => {
+                    trials.stalled()?;
+                    continue;
+                }
+                End::Stalled(stall) => format!("nothing happened for {} s", stall.as_secs()),
+                End::Short(why) => why,
+            };
+            if records.len() == before {
+                fruitless += 1;
+            }
+            if fruitless >= FRUITLESS {
+                let message = format!("the cluster did {} of {n} units and gets no further", records.len());
+                return Err(Error::new(ErrorKind::Engine, message).with_source(why));
             }
         }
     }
@@ -341,7 +368,7 @@ impl Driver<'_> {
     /// Follows a job until its units are done, or it gets no further.
     async fn watch(
         &mut self,
-        job: &str,
+        (job, stall): (&str, Duration),
         ledger: &Ledger,
         n: usize,
         records: &mut BTreeMap<usize, Record>,
@@ -371,7 +398,18 @@ impl Driver<'_> {
             match status {
                 Job::Going => {}
                 Job::Done => return Ok(End::Short("the scheduler takes the job for done".to_owned())),
-                Job::Failed(text) => return fault::find(&text).map_or(Ok(End::Short(text)), Err),
+                Job::Failed(text) => {
+                    return match fault::find(&text) {
+                        Some(Told::Error(error)) => Err(error),
+                        // The one that failed took its own sign of life away before it told.
+                        Some(Told::Fault(fault)) => {
+                            let others = ledger.heard(beats).await.into_values();
+                            let mut others = others.filter(|(beat, _)| !records.contains_key(&beat.unit));
+                            Ok(End::Faulty(fault, others.next().is_some()))
+                        }
+                        None => Ok(End::Short(text)),
+                    };
+                }
             }
             let mut counted = Vec::new();
             heard.retain(|path, _| beats.contains(path));
@@ -398,8 +436,8 @@ impl Driver<'_> {
                 return Ok(End::Short("an executor is lost".to_owned()));
             }
             self.count(records, counted);
-            if moved.elapsed() > self.stall {
-                return Ok(End::Short(format!("nothing happened for {} s", self.stall.as_secs())));
+            if moved.elapsed() > stall {
+                return Ok(End::Stalled(stall));
             }
             sleep(LOOK).await;
         }

@@ -17,6 +17,8 @@ use crate::scratch::Scratch;
 
 use super::client::address;
 use super::codec::Codec;
+use super::doubt::Doubts;
+use super::node::Runner;
 use super::record::By;
 use super::session::{MESSAGE_BYTES, config, runtime};
 use super::signal::asked_to_end;
@@ -150,7 +152,11 @@ pub async fn run_executor(options: ExecutorOptions, ready: impl FnOnce(&str)) ->
         memory_pool_size: options.memory_limit.map(|limit| limit.bytes()),
         override_execution_engine: Some(Arc::new(Tasks::new(
             DefaultExecutionEngine::new(),
-            (by, Handle::current()),
+            Runner {
+                by,
+                threads: Handle::current(),
+                doubts: Doubts::default(),
+            },
         ))),
         override_config_producer: Some(Arc::new(config)),
         override_runtime_producer: Some(Arc::new(move |_| runtime(Some(&spill)))),

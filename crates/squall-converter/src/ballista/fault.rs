@@ -3,8 +3,6 @@
 //! Ballista makes text of an error, and of that text the error of a task, a stage and a job. Ours travels in it as hexadecimal
 //! digits, which no quoting touches, and is at the end what it was at the beginning.
 
-use std::io;
-
 use datafusion::common::DataFusionError;
 use serde::{Deserialize, Serialize};
 use squall_schema::{Error, ErrorKind};
@@ -48,24 +46,39 @@ const PLACES: [&str; 15] = [
 ];
 
 #[derive(Serialize, Deserialize)]
-struct Fault {
+struct Encoded {
     kind: String,
     message: String,
     places: Vec<(String, String)>,
     source: Option<String>,
+    /// The executor and the unit, where another executor may not fail.
+    by: Option<(String, usize)>,
 }
 
-/// The error for the engine. What may go well another time is one of those that Ballista tries again.
-pub(crate) fn to_engine(error: &Error) -> DataFusionError {
-    let text = encode(error);
-    match error.kind() {
-        ErrorKind::Storage => DataFusionError::IoError(io::Error::other(text)),
-        _ => DataFusionError::Execution(text),
-    }
+/// A failure that may be that of one executor.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) error: Error,
+    pub(crate) executor: String,
+    pub(crate) unit: usize,
 }
 
-fn encode(error: &Error) -> String {
-    let fault = Fault {
+/// What an executor told.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// Any other would say the same.
+    Error(Error),
+    Fault(Fault),
+}
+
+/// The error for the engine. Ballista does not try again by itself, on the same executor as likely as not: the driver does. `by`
+/// is the executor and the unit, where another executor may not fail.
+pub(crate) fn to_engine(error: &Error, by: Option<(String, usize)>) -> DataFusionError {
+    DataFusionError::Execution(encode(error, by))
+}
+
+fn encode(error: &Error, by: Option<(String, usize)>) -> String {
+    let fault = Encoded {
         kind: format!("{:?}", error.kind()),
         message: error.message().to_owned(),
         places: error
@@ -73,24 +86,28 @@ fn encode(error: &Error) -> String {
             .map(|(place, value)| (place.to_owned(), value.to_owned()))
             .collect(),
         source: std::error::Error::source(error).map(ToString::to_string),
+        by,
     };
     let json = serde_json::to_vec(&fault).unwrap_or_default();
     format!("{error} {BEFORE}{}{BEHIND}", hex::encode(&json))
 }
 
 /// The first of our errors in a text.
-pub(crate) fn find(text: &str) -> Option<Error> {
+pub(crate) fn find(text: &str) -> Option<Told> {
     let (_, rest) = text.split_once(BEFORE)?;
-    let fault: Fault = serde_json::from_slice(&hex::decode(rest.split_once(BEHIND)?.0)?).ok()?;
+    let fault: Encoded = serde_json::from_slice(&hex::decode(rest.split_once(BEHIND)?.0)?).ok()?;
     let kind = KINDS.into_iter().find(|kind| format!("{kind:?}") == fault.kind);
     let mut error = Error::new(kind.unwrap_or(ErrorKind::Engine), fault.message);
     for (place, value) in fault.places {
         let known = PLACES.into_iter().find(|known| *known == place);
         error = error.at(known.unwrap_or("place"), value);
     }
-    Some(match fault.source {
-        Some(source) => error.with_source(source),
-        None => error,
+    if let Some(source) = fault.source {
+        error = error.with_source(source);
+    }
+    Some(match fault.by {
+        Some((executor, unit)) => Told::Fault(Fault { error, executor, unit }),
+        None => Told::Error(error),
     })
 }
 
@@ -104,8 +121,12 @@ mod tests {
             .at("row", 7)
             .at("column", "x")
             .with_source("because\nof this");
-        let told = format!("Task failed: {:?}", format!("{:?}", to_engine(&error)));
-        let back = find(&told).expect("the error");
+        let told = format!("Task failed: {:?}", format!("{:?}", to_engine(&error, None)));
+        let Some(Told::Error(back)) = find(&told) else {
+            panic!("the error is lost: {told}");
+        };
+        let told = to_engine(&error, Some(("a:1".to_owned(), 3))).to_string();
+        assert!(matches!(find(&told), Some(Told::Fault(fault)) if (&fault.executor[..], fault.unit) == ("a:1", 3)));
         assert_eq!((back.to_string(), back.kind()), (error.to_string(), error.kind()));
         assert_eq!(back.place("row"), Some("7"));
         assert!(find("squall-fault:zz;").is_none() && find("squall-fault:").is_none());

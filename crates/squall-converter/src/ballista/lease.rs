@@ -26,6 +26,11 @@ fn path(conversion: &str) -> Path {
     Path::from(DIRECTORY).join(format!("{conversion}.json"))
 }
 
+/// The conversion of a pass.
+pub(crate) fn conversion_of(pass: &str) -> &str {
+    pass.split('-').next().unwrap_or_default()
+}
+
 /// The driver's lease; no longer renewed when it is dropped.
 pub(crate) struct Lease {
     store: Store,
@@ -97,7 +102,7 @@ impl Watch {
     /// Over the conversion of a pass.
     pub(crate) fn of(pass: &str) -> Self {
         Self {
-            path: path(pass.split('-').next().unwrap_or_default()),
+            path: path(conversion_of(pass)),
             seen: None,
             since: Instant::now(),
         }

@@ -25,6 +25,8 @@ mod guard;
 
 mod life;
 
+mod doubt;
+
 mod unit;
 
 mod node;
@@ -45,6 +47,8 @@ mod sweep;
 
 mod client_session;
 mod cluster;
+mod trials;
+
 mod driver;
 
 pub use cluster::{Cluster, FileWriter};

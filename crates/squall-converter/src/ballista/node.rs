@@ -15,12 +15,19 @@ use datafusion::physical_plan::{
 };
 use tokio::runtime::Handle;
 
+use super::doubt::Doubts;
 use super::record::By;
 use super::unit::Attempt;
 use super::work::Work;
 
-/// Who runs units, and the threads on which it gives signs of life.
-pub(crate) type Runner = (By, Handle);
+/// Who runs units.
+#[derive(Debug, Clone)]
+pub(crate) struct Runner {
+    pub(crate) by: By,
+    /// The threads on which it gives signs of life.
+    pub(crate) threads: Handle,
+    pub(crate) doubts: Doubts,
+}
 
 /// Runs [`Work`] on the rows of each partition. It gives no rows: what was done is in the records of the units.
 #[derive(Debug)]

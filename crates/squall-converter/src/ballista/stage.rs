@@ -6,19 +6,20 @@ use std::sync::Arc;
 use ballista_core::serde::protobuf::{RuntimeStatsReport, ShuffleWritePartition, TaskColumnStats, WindowStateReport};
 use ballista_executor::execution_engine::QueryStageExecutor;
 use datafusion::common::config::ConfigExtension;
-use datafusion::common::{Result, extensions_options};
+use datafusion::common::{DataFusionError, Result, extensions_options};
 use datafusion::execution::TaskContext;
 use datafusion::execution::config::SessionConfig;
 use datafusion::physical_plan::metrics::MetricsSet;
-use squall_schema::Error;
-use tokio::runtime::Handle;
+use squall_schema::{Error, ErrorKind};
 
 use crate::progress::Meter;
 
+use super::doubt::is_doubtful;
 use super::fault;
 use super::hex;
 use super::lease::Watch;
 use super::life::Life;
+use super::node::Runner;
 use super::place::Place;
 use super::record::Ledger;
 use super::unit::token;
@@ -53,7 +54,7 @@ pub(crate) struct Attended {
     task: Arc<dyn QueryStageExecutor>,
     staging: Place,
     pass: String,
-    threads: Handle,
+    runner: Runner,
 }
 
 impl Attended {
@@ -61,7 +62,7 @@ impl Attended {
     pub(crate) fn of(
         task: Arc<dyn QueryStageExecutor>,
         config: &SessionConfig,
-        threads: &Handle,
+        runner: &Runner,
     ) -> Arc<dyn QueryStageExecutor> {
         let conversion = config.options().extensions.get::<Conversion>();
         let staging = conversion.and_then(|own| serde_json::from_slice(&hex::decode(&own.staging)?).ok());
@@ -70,10 +71,20 @@ impl Attended {
                 task,
                 staging,
                 pass: own.pass.clone(),
-                threads: threads.clone(),
+                runner: runner.clone(),
             }),
             _ => task,
         }
+    }
+}
+
+impl Attended {
+    fn told(&self, error: &Error) -> DataFusionError {
+        let by = is_doubtful(error.kind()).then(|| {
+            self.runner.doubts.add(&self.pass);
+            (self.runner.by.executor.clone(), NO_UNIT)
+        });
+        fault::to_engine(error, by)
     }
 }
 
@@ -86,11 +97,17 @@ impl fmt::Display for Attended {
 #[async_trait::async_trait]
 impl QueryStageExecutor for Attended {
     async fn execute_query_stage(&self, task: usize, context: Arc<TaskContext>) -> Result<Vec<ShuffleWritePartition>> {
-        let store = self.staging.open().map_err(|error: Error| fault::to_engine(&error))?;
+        let told = |error: Error| self.told(&error);
+        self.runner
+            .doubts
+            .wait((&self.pass, NO_UNIT), &self.staging)
+            .await
+            .map_err(told)?;
+        let store = self.staging.open().map_err(told)?;
         let ledger = Ledger::new(&store, &self.pass);
         let token = token(NO_UNIT);
         let life = Life::begin(
-            &self.threads,
+            &self.runner.threads,
             (ledger.clone(), Watch::of(&self.pass)),
             (NO_UNIT, token.clone()),
             Meter::default(),
@@ -101,8 +118,14 @@ impl QueryStageExecutor for Attended {
             () = life.unwanted() => Ok(Vec::new()),
         };
         match life.end(&ledger, (NO_UNIT, &token)).await {
-            Some(unwanted) => Err(fault::to_engine(&unwanted)),
-            None => done,
+            Some(unwanted) => Err(fault::to_engine(&unwanted, None)),
+            // A source that this executor cannot read another may.
+            None => done.map_err(|error| match error.find_root() {
+                DataFusionError::ObjectStore(_) => {
+                    told(Error::new(ErrorKind::Storage, "the query failed").with_source(error))
+                }
+                _ => error,
+            }),
         }
     }
 

@@ -57,7 +57,7 @@ impl ExecutionEngine for Tasks {
         )?;
         Ok(match has_units {
             true => task,
-            false => Attended::of(task, config, &self.runner.1),
+            false => Attended::of(task, config, &self.runner),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! One attempt at one unit, on an executor.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +16,6 @@ use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use squall_dataset::Store;
 use squall_schema::{Error, ErrorKind, Result};
-use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
 use crate::bucket;
@@ -26,11 +26,13 @@ use crate::run::scatter;
 use crate::stream::ruled;
 use crate::write::Writer;
 
+use super::doubt::is_doubtful;
 use super::fault;
 use super::guard::guarded;
 use super::lease::Watch;
 use super::life::Life;
-use super::record::{self, By, DIRECTORY, Ledger, Record};
+use super::node::Runner;
+use super::record::{self, DIRECTORY, Ledger, Record};
 use super::work::{Gathering, Rows, Task, Work};
 
 /// After how long a silence of another attempt this one begins.
@@ -56,25 +58,25 @@ pub(crate) fn token(unit: usize) -> String {
 pub(crate) struct Attempt {
     work: Arc<Work>,
     unit: usize,
-    by: By,
-    /// The threads that give signs of life.
-    threads: Handle,
+    runner: Runner,
     token: String,
     meter: Meter,
     /// What the engine said, where it has to hear that again.
     told: Arc<Mutex<Option<DataFusionError>>>,
+    /// Whether a store did not give what the query reads.
+    lacks_source: Arc<AtomicBool>,
 }
 
 impl Attempt {
-    pub(crate) fn new(work: Arc<Work>, unit: usize, (by, threads): (By, Handle)) -> Self {
+    pub(crate) fn new(work: Arc<Work>, unit: usize, runner: Runner) -> Self {
         Self {
             work,
             unit,
-            by,
-            threads,
+            runner,
             token: token(unit),
             meter: Meter::default(),
             told: Arc::default(),
+            lacks_source: Arc::default(),
         }
     }
 
@@ -85,7 +87,9 @@ impl Attempt {
     /// Dropping the future leaves files behind, which no record names; the driver takes them away. A put that is under way then may
     /// come after that.
     pub(crate) async fn run(self, rows: SendableRecordBatchStream) -> Result<(), DataFusionError> {
+        let doubts = &self.runner.doubts;
         let done = async {
+            doubts.wait((&self.work.pass, self.unit), &self.work.staging).await?;
             let store = self.work.staging.open()?;
             let ledger = Ledger::new(&store, &self.work.pass);
             let mut watch = Watch::of(&self.work.pass);
@@ -94,7 +98,7 @@ impl Attempt {
                 return Ok(());
             }
             let life = Life::begin(
-                &self.threads,
+                &self.runner.threads,
                 (ledger.clone(), Watch::of(&self.work.pass)),
                 (self.unit, self.token.clone()),
                 self.meter.clone(),
@@ -104,12 +108,22 @@ impl Attempt {
                 (Some(unwanted), _) => Err(unwanted),
                 // A file that was not to be put any more is no failure of the store.
                 (None, Err(error)) => Err(watch.look(&store).await.map_or_else(Error::from, |()| error)),
-                (None, Ok(())) => Ok(()),
+                (None, Ok(())) => {
+                    doubts.clear(&self.work.pass);
+                    Ok(())
+                }
             }
         };
         done.await.map_err(|error| {
-            let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).take();
-            told.unwrap_or_else(|| fault::to_engine(&error))
+            if let Some(told) = self.told.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                return told;
+            }
+            let is_doubtful = is_doubtful(error.kind()) || self.lacks_source.load(Ordering::Relaxed);
+            let by = is_doubtful.then(|| {
+                doubts.add(&self.work.pass);
+                (self.runner.by.executor.clone(), self.unit)
+            });
+            fault::to_engine(&error, by)
         })
     }
 
@@ -150,7 +164,7 @@ impl Attempt {
         let store = &guarded(place, place, pass);
         let mut record = Record {
             unit: self.unit,
-            by: self.by.clone(),
+            by: self.runner.by.clone(),
             rows: 0,
             files: Vec::new(),
             evidence: None,
@@ -214,7 +228,7 @@ impl Attempt {
         own: &Rows,
         life: &Life,
     ) -> impl Stream<Item = Result<RecordBatch>> + Send + use<> {
-        let (told, stop) = (self.told.clone(), life.is_unwanted());
+        let (told, stop, lacks_source) = (self.told.clone(), life.is_unwanted(), self.lacks_source.clone());
         let limit = own.memory().ok().and_then(|memory| memory.limit());
         let rows = rows.map(move |rows| {
             rows.map_err(|error| match is_for_the_engine(&error) {
@@ -223,7 +237,12 @@ impl Attempt {
                     *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                     Error::new(ErrorKind::Storage, text)
                 }
-                false => limited(error, limit),
+                false => {
+                    if matches!(error.find_root(), DataFusionError::ObjectStore(_)) {
+                        lacks_source.store(true, Ordering::Relaxed);
+                    }
+                    limited(error, limit)
+                }
             })
         });
         rows.take_while(move |_| std::future::ready(!stop()))
