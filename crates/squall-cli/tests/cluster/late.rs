@@ -14,8 +14,10 @@ fn stop_one(table: &Table, bucket: &Bucket, options: &[&str]) -> Value {
     let storage = bucket.open_options();
     let storage: Vec<_> = storage.iter().map(String::as_str).collect();
     let options = [&["--sql", SLOW, "--lost-after", "3"], options, &storage].concat();
-    let conversion = processes.convert(&table.url(), "s3://bucket/train", &options);
+    let mut conversion = processes.convert(&table.url(), "s3://bucket/train", &options);
     wait_until("both executors are on a unit", || {
+        let has_ended = conversion.try_wait().expect("a process").is_some();
+        assert!(!has_ended, "it ended before both were");
         let there = files(&bucket.path());
         there.iter().filter(|file| file.contains("/beats/")).count() >= 2
     });
@@ -31,7 +33,8 @@ fn stop_one(table: &Table, bucket: &Bucket, options: &[&str]) -> Value {
 
 #[test]
 fn a_unit_that_ends_late_leaves_nothing_in_the_dataset() {
-    let table = table(8, 60);
+    // Units that last for long enough that both executors are on one at the same time, though one may have started later.
+    let table = table(8, 400);
     let n = table.n_rows() as i64;
     let bucket = Bucket::start();
     let reach = bucket.options();

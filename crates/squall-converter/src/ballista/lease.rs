@@ -4,19 +4,23 @@
 //! lease now and then, and right before and after it puts a file. A driver that is done marks it first, and waits for those that
 //! end; then it takes it away. When it is gone, or has stood still for long, nobody waits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use squall_dataset::{Store, storage_error};
 use squall_schema::{Error, ErrorKind, Result};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::record::{self, DIRECTORY};
 
 /// How often the driver renews it.
 const RENEW: Duration = Duration::from_secs(2);
+/// How long the last renewal may take.
+const LAST: Duration = Duration::from_secs(10);
 /// After how long a silence the driver is dead.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -36,6 +40,7 @@ pub(crate) struct Lease {
     store: Store,
     path: Path,
     beats: JoinHandle<()>,
+    is_over: Arc<Notify>,
 }
 
 impl Lease {
@@ -43,9 +48,14 @@ impl Lease {
         let path = path(conversion);
         record::write(store, &path, &Some(0u64)).await?;
         let (own, renewed) = (store.clone(), path.clone());
+        let is_over = Arc::new(Notify::new());
+        let over = is_over.clone();
         let beats = tokio::spawn(async move {
             for n in 1u64.. {
-                sleep(RENEW).await;
+                tokio::select! {
+                    () = sleep(RENEW) => {}
+                    () = over.notified() => break,
+                }
                 // What fails now may go well the next time; units are patient for longer.
                 let _ = record::write(&own, &renewed, &Some(n)).await;
             }
@@ -54,13 +64,17 @@ impl Lease {
             store: store.clone(),
             path,
             beats,
+            is_over,
         })
     }
 
     /// Marks it: all units that still run end, and give signs of life until they have.
     pub(crate) async fn over(&mut self) {
-        self.beats.abort();
-        let _ = (&mut self.beats).await;
+        // A renewal that is on its way when its task is aborted may come after the mark, and take its place.
+        self.is_over.notify_one();
+        if timeout(LAST, &mut self.beats).await.is_err() {
+            self.beats.abort();
+        }
         // Units that do not see the mark find the lease gone.
         let _ = record::write(&self.store, &self.path, &None::<u64>).await;
     }
