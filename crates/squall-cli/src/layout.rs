@@ -1,10 +1,11 @@
 //! The flags of `squall convert` that say how rows are laid out.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use squall::ByteSize;
-use squall::convert::{BloomFilter, Compression, Converter};
+use squall::convert::{BloomFilter, Compression, Converter, Statistics};
 
 /// How rows are laid out, and in how much memory.
 #[derive(Args)]
@@ -27,9 +28,19 @@ pub(crate) struct LayoutOptions {
     /// Put rows in directories by the values of these columns, as Hive and Spark do: a=1/b=x/
     #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
     partition_by: Vec<String>,
-    /// Write a bloom filter of this column, by which readers skip row groups; may stand several times
-    #[arg(long, value_name = "COLUMN")]
-    bloom_filter: Vec<String>,
+    /// Write a bloom filter of this column, by which readers skip row groups; may stand several times. FPP is the share of values that
+    /// pass though they are not there, 0.01 if not given; NDV the most distinct values that a row group has
+    #[arg(long, value_name = "COLUMN[:FPP[:NDV]]", value_parser = bloom_filter)]
+    bloom_filter: Vec<(String, BloomFilter)>,
+    /// For what the least and the greatest value are kept, by which readers skip: pages, row-groups, none
+    #[arg(long, value_enum, default_value = "pages")]
+    statistics: Kept,
+    /// Whether a column is written as a dictionary of its values where that is smaller: COLUMN=on or COLUMN=off; may stand several times
+    #[arg(long, value_name = "COLUMN=on|off", value_parser = dictionary)]
+    dictionary: Vec<(String, bool)>,
+    /// In how many partitions the query runs, the same on every machine; on a cluster some for each task slot
+    #[arg(long, value_name = "N", default_value = "8")]
+    partitions: NonZeroUsize,
     /// How much memory may be taken; what does not fit is spilled to disk
     #[arg(long, value_name = "SIZE")]
     memory_limit: Option<ByteSize>,
@@ -44,10 +55,15 @@ impl LayoutOptions {
             .row_group_bytes(self.row_group_bytes.bytes())
             .file_bytes(self.file_bytes.bytes())
             .compression(self.compression.into())
+            .statistics(self.statistics.into())
+            .partitions(self.partitions)
             .sort_by(&self.sort_by)
             .partition_by(&self.partition_by);
-        for column in &self.bloom_filter {
-            converter = converter.bloom_filter(column, BloomFilter::default());
+        for (column, filter) in &self.bloom_filter {
+            converter = converter.bloom_filter(column, *filter);
+        }
+        for (column, enabled) in &self.dictionary {
+            converter = converter.dictionary(column, *enabled);
         }
         if let Some(seed) = self.shuffle {
             converter = converter.shuffle(seed);
@@ -58,6 +74,51 @@ impl LayoutOptions {
         match &self.spill_directory {
             Some(directory) => converter.spill_directory(directory),
             None => converter,
+        }
+    }
+}
+
+/// A column, and behind colons what its bloom filter is to be. Names of columns may have colons themselves.
+fn bloom_filter(text: &str) -> Result<(String, BloomFilter), String> {
+    let mut filter = BloomFilter::default();
+    let mut column = text;
+    if let Some((before, ndv)) = column.rsplit_once(':')
+        && let (Ok(ndv), Some((name, fpp))) = (ndv.parse(), before.rsplit_once(':'))
+        && let Ok(fpp) = fpp.parse()
+    {
+        (column, filter) = (name, filter.fpp(fpp).ndv(ndv));
+    } else if let Some((name, fpp)) = column.rsplit_once(':')
+        && let Ok(fpp) = fpp.parse()
+    {
+        (column, filter) = (name, filter.fpp(fpp));
+    }
+    match column.is_empty() {
+        true => Err("expected a column before the colon".to_owned()),
+        false => Ok((column.to_owned(), filter)),
+    }
+}
+
+fn dictionary(text: &str) -> Result<(String, bool), String> {
+    match text.rsplit_once('=') {
+        Some((column, "on")) if !column.is_empty() => Ok((column.to_owned(), true)),
+        Some((column, "off")) if !column.is_empty() => Ok((column.to_owned(), false)),
+        _ => Err("expected COLUMN=on or COLUMN=off".to_owned()),
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Kept {
+    Pages,
+    RowGroups,
+    None,
+}
+
+impl From<Kept> for Statistics {
+    fn from(kept: Kept) -> Self {
+        match kept {
+            Kept::Pages => Self::Pages,
+            Kept::RowGroups => Self::RowGroups,
+            Kept::None => Self::None,
         }
     }
 }
@@ -80,5 +141,23 @@ impl From<Codec> for Compression {
             Codec::Gzip => Self::Gzip,
             Codec::None => Self::None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bloom_filters_have_shares_and_numbers() {
+        let of = |text| bloom_filter(text).expect("a filter");
+        let plain = BloomFilter::default();
+        assert_eq!(of("user"), ("user".to_owned(), plain));
+        assert_eq!(of("user:0.001"), ("user".to_owned(), plain.fpp(0.001)));
+        assert_eq!(of("user:0.001:500"), ("user".to_owned(), plain.fpp(0.001).ndv(500)));
+        assert_eq!(of("ns:user"), ("ns:user".to_owned(), plain));
+        assert!(bloom_filter(":0.1").is_err());
+        assert!(dictionary("a=maybe").is_err() && dictionary("=on").is_err());
+        assert_eq!(dictionary("a=b=off"), Ok(("a=b".to_owned(), false)));
     }
 }

@@ -1,5 +1,6 @@
 //! Runs a query and writes its rows as a dataset.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,6 @@ use crate::commit::Staging;
 use crate::conform::Target;
 use crate::draft::Draft;
 use crate::engine::{self, Output};
-use crate::error::query_error;
 use crate::format::SourceFormat;
 use crate::layout::{BloomFilter, Compression, Layout, Statistics};
 use crate::marker::Lease;
@@ -29,6 +29,7 @@ use crate::records::TextOptions;
 use crate::revision::{Existing, SaveMode};
 use crate::rules::{FloatPrecision, ImageRule, Rules};
 use crate::spill::Spill;
+use crate::steady::wants_order;
 use crate::write::Writer;
 
 /// Writes the rows of a DataFusion `DataFrame` as a dataset.
@@ -63,6 +64,8 @@ pub struct Converter {
     pub(crate) source_format: Option<SourceFormat>,
     pub(crate) delta_version: Option<u64>,
     pub(crate) text: TextOptions,
+    /// Those of a query over directories.
+    pub(crate) partitions: Option<NonZeroUsize>,
     pub(crate) rules: Rules,
     /// Counts what is read and written.
     pub(crate) meter: Meter,
@@ -88,6 +91,7 @@ impl Converter {
             source_format: None,
             delta_version: None,
             text: TextOptions::default(),
+            partitions: None,
             rules: Rules::default(),
             meter: Meter::default(),
             #[cfg(feature = "ballista")]
@@ -253,6 +257,14 @@ impl Converter {
         self
     }
 
+    /// In how many partitions [`convert_directory`](crate::convert_directory) runs its query: 8 if not given, on every machine. So many may be
+    /// read and written at the same time, which on a cluster should be some for each of its tasks. Another number puts rows into other
+    /// files. A `DataFrame` has the partitions of its session.
+    pub fn partitions(mut self, partitions: NonZeroUsize) -> Self {
+        self.partitions = Some(partitions);
+        self
+    }
+
     /// What becomes of floating-point numbers; doubles become `float32` if not given. Rows of [`Converter::materialize`] have the
     /// dtypes of their schema.
     pub fn floats(mut self, precision: FloatPrecision) -> Self {
@@ -392,8 +404,8 @@ impl Converter {
             return crate::ballista::convert(&mut self, &cluster, rows, declared).await;
         }
         let url = self.url()?;
-        let context = rows.task_ctx();
-        let plan = rows.create_physical_plan().await.map_err(query_error)?;
+        let (plan, context) = engine::plan(rows).await?;
+        self.layout.by_content = wants_order(&plan);
         let steps = self.rules.plan(&plan.schema(), declared, &self.source.store)?;
         let (columns, existing) = self.fit(&url, steps.schema()).await?;
         let target = Target::of_query(&columns, steps.declared(), self.layout.petastorm.as_ref())?;

@@ -1,5 +1,6 @@
 //! Directories of files, all of one or what SQL selects of several, to a dataset.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,14 +18,18 @@ use crate::format::SourceFormat;
 use crate::records::RecordTable;
 use crate::source::SourceTable;
 
-/// Partitions of a plan, the same on every machine: they decide which row lands in which file.
-const PARTITIONS: usize = 8;
+/// Partitions of a plan where nothing else is said, the same on every machine: they decide which row lands in which file.
+const PARTITIONS: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 
 /// A DataFusion session whose plans do not depend on the machine: the same query over the same files writes the same
 /// rows to the same files, as far as it does not shuffle them between partitions itself.
 pub fn session() -> SessionContext {
+    session_of(PARTITIONS)
+}
+
+fn session_of(partitions: NonZeroUsize) -> SessionContext {
     let mut config = SessionConfig::new()
-        .with_target_partitions(PARTITIONS)
+        .with_target_partitions(partitions.get())
         .with_round_robin_repartition(false);
     let parquet = &mut config.options_mut().execution.parquet;
     // Views pay off where strings are compared; here they are copied to files.
@@ -73,7 +78,7 @@ pub(crate) async fn open_sources(
     sources: &[(&str, &str)],
     converter: &Converter,
 ) -> Result<(SessionContext, Vec<Opened>)> {
-    let session = session();
+    let session = session_of(converter.partitions.unwrap_or(PARTITIONS));
     let mut tables: Vec<Opened> = Vec::with_capacity(sources.len());
     for (name, source) in sources {
         let url = DatasetUrl::parse(source)?;

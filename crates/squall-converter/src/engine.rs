@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_array::RecordBatch;
+use datafusion::dataframe::DataFrame;
 use datafusion::execution::TaskContext;
+use datafusion::execution::config::SessionConfig;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::{Stream, StreamExt, TryStreamExt};
 use squall_schema::{Error, Result, Schema};
 use tokio::task::JoinSet;
 
 use crate::bucket::{Bucket, buckets, rows, units};
-use crate::error::limited;
+use crate::error::{limited, query_error};
 use crate::evidence::Evidence;
 use crate::layout::Layout;
 use crate::memory::Memory;
@@ -30,6 +32,28 @@ const UNIT_ROW_GROUPS: u64 = 4;
 
 /// What writing gives: the files, and what was seen of shapes.
 pub(crate) type Output = (Vec<Written>, Evidence);
+
+/// The plan of a query, as it is run here: some partitions at a time.
+///
+/// # Cancel safety
+///
+/// Dropping the future ends the planning.
+pub(crate) async fn plan(rows: DataFrame) -> Result<(Arc<dyn ExecutionPlan>, TaskContext)> {
+    let (mut state, query) = rows.into_parts();
+    alone(state.config_mut());
+    let context = TaskContext::from(&state);
+    let plan = state.create_physical_plan(&query).await.map_err(query_error)?;
+    Ok((plan, context))
+}
+
+/// Has the partitions of a plan run without each other. For a dynamic filter the partitions of a join wait until all of them have read
+/// their side, those too that have not begun; and one that is done with its files takes those of its neighbours, so that the same rows
+/// are not in the same files each time.
+pub(crate) fn alone(config: &mut SessionConfig) {
+    let options = config.options_mut();
+    options.optimizer.enable_join_dynamic_filter_pushdown = false;
+    options.execution.enable_file_stream_work_stealing = false;
+}
 
 /// Runs the plan and writes its rows, behind the steps of the rules.
 ///

@@ -111,6 +111,8 @@ pub(crate) struct Layout {
     pub(crate) sort_by: Vec<String>,
     /// The seed of a random order of all rows.
     pub(crate) shuffle: Option<u64>,
+    /// Whether the query gives rows in another order each time, so that what decides is what they hold.
+    pub(crate) by_content: bool,
     /// Whether Petastorm must read it.
     pub(crate) petastorm: Option<Petastorm>,
 }
@@ -127,6 +129,7 @@ impl Default for Layout {
             partition_by: Vec::new(),
             sort_by: Vec::new(),
             shuffle: None,
+            by_content: false,
             petastorm: None,
         }
     }
@@ -202,7 +205,7 @@ impl Layout {
 
     /// Whether rows are brought in an order of their own before they are written.
     pub(crate) fn is_ordered(&self) -> bool {
-        self.shuffle.is_some() || !self.sort_by.is_empty() || !self.partition_by.is_empty()
+        self.by_content || self.shuffle.is_some() || !self.sort_by.is_empty() || !self.partition_by.is_empty()
     }
 
     /// How the files are written. Row groups are closed by bytes, by the writer; the page index is written always.

@@ -64,6 +64,7 @@ mod directory;
 mod generate;
 mod inference;
 mod materialize;
+mod steady;
 mod stream;
 
 #[cfg(feature = "spark")]

@@ -2,16 +2,17 @@
 //!
 //! A key holds the values of the partition columns, then either those of the columns to sort by or a hash. The hash is one of
 //! the seed, the partition of the query and the number of the row in it: the same in every run, whatever the threads, and
-//! never one of the clock or of a generator that the process shares. Rows of equal keys keep the order of the query.
+//! never one of the clock or of a generator that the process shares. Rows of equal keys keep the order of the query. Where the query
+//! has no order that is the same each time, the hash is one of the seed and of what the row holds, and it parts rows of equal values too.
 
 use std::sync::Arc;
 
 use arrow_array::builder::BinaryBuilder;
 use arrow_array::{ArrayRef, BinaryArray, RecordBatch};
 use datafusion::arrow::compute::SortOptions;
-use datafusion::arrow::row::{RowConverter, SortField};
+use datafusion::arrow::row::{Row, RowConverter, SortField};
 use squall_schema::{Error, Result};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
 use crate::conform::Target;
 use crate::layout::Layout;
@@ -26,7 +27,22 @@ const SALT: u64 = 0x7371_7561_6c6c_0001;
 pub(crate) struct Order {
     columns: Vec<usize>,
     converter: Option<Arc<RowConverter>>,
-    seed: Option<u64>,
+    hash: Hash,
+}
+
+/// What the hash at the end of a key is of.
+#[derive(Clone)]
+enum Hash {
+    None,
+    /// The place of the row in the query.
+    Place {
+        seed: u64,
+    },
+    /// What the row holds.
+    Content {
+        seed: u64,
+        rows: Arc<RowConverter>,
+    },
 }
 
 impl Order {
@@ -38,23 +54,31 @@ impl Order {
         let types = target.memory_schema()?;
         let nulls_last = SortOptions::new(false, false);
         let field = |i: &usize| SortField::new_with_options(types.field(*i).data_type().clone(), nulls_last);
+        let of_columns = |columns: Vec<usize>| {
+            RowConverter::new(columns.iter().map(field).collect())
+                .map_err(|error| Error::unsupported("columns that have no order").with_source(error))
+        };
         let converter = match columns.is_empty() {
             true => None,
-            false => Some(Arc::new(
-                RowConverter::new(columns.iter().map(field).collect())
-                    .map_err(|error| Error::unsupported("columns that have no order").with_source(error))?,
-            )),
+            false => Some(Arc::new(of_columns(columns.clone())?)),
         };
         Ok(Self {
             columns,
             converter,
-            seed: layout.shuffle,
+            hash: match (layout.by_content, layout.shuffle) {
+                (true, seed) => Hash::Content {
+                    seed: seed.unwrap_or_default(),
+                    rows: Arc::new(of_columns((0..types.fields().len()).collect())?),
+                },
+                (false, Some(seed)) => Hash::Place { seed },
+                (false, None) => Hash::None,
+            },
         })
     }
 
     /// Whether the keys are nothing but hashes, which are spread evenly.
     pub(crate) fn is_hash(&self) -> bool {
-        self.columns.is_empty() && self.seed.is_some()
+        self.columns.is_empty() && !matches!(self.hash, Hash::None)
     }
 
     /// The keys of rows of a partition of the query, of which the first is the `first`-th.
@@ -65,6 +89,10 @@ impl Order {
             Some(converter) => Some(converter.convert_columns(&columns).map_err(failed)?),
             None => None,
         };
+        let content = match &self.hash {
+            Hash::Content { rows: converter, .. } => Some(converter.convert_columns(rows.columns()).map_err(failed)?),
+            _ => None,
+        };
         let mut keys = BinaryBuilder::with_capacity(rows.num_rows(), rows.num_rows() * HASH_BYTES);
         let mut key = Vec::new();
         for row in 0..rows.num_rows() {
@@ -72,13 +100,24 @@ impl Order {
             if let Some(values) = &values {
                 key.extend_from_slice(values.row(row).data());
             }
-            if let Some(seed) = self.seed {
-                key.extend_from_slice(&hash(seed, partition, first + row as u64).to_be_bytes());
+            match (&self.hash, &content) {
+                (Hash::Place { seed }, _) => {
+                    key.extend_from_slice(&hash(*seed, partition, first + row as u64).to_be_bytes());
+                }
+                (Hash::Content { seed, .. }, Some(content)) => {
+                    key.extend_from_slice(&content_hash(*seed, content.row(row)).to_be_bytes());
+                }
+                _ => {}
             }
             keys.append_value(&key);
         }
         Ok(keys.finish())
     }
+}
+
+/// The hash of what a row holds, from bytes that are the same on every machine. Of 64 bits some would be equal in a billion rows.
+fn content_hash(seed: u64, row: Row<'_>) -> u128 {
+    xxh3_128_with_seed(row.data(), seed ^ SALT)
 }
 
 /// Where a row stands in the shuffle of this seed.

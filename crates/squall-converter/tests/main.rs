@@ -10,6 +10,7 @@ mod processes;
 mod revision;
 mod rules;
 mod sources;
+mod steady;
 
 use std::path::Path;
 use std::sync::Arc;

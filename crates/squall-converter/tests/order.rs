@@ -26,7 +26,7 @@ fn convert(sql: &str, converter: Converter) -> Result<Converted> {
 }
 
 /// A column of integers in stored order.
-fn column(converted: &Converted, name: &str) -> Vec<i64> {
+pub(crate) fn column(converted: &Converted, name: &str) -> Vec<i64> {
     run(async {
         let table = SourceTable::open(&DatasetUrl::parse(&converted.url()).expect("a URL"))
             .await
