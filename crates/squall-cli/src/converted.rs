@@ -35,6 +35,7 @@ pub(crate) fn print(converted: &Converted, began: Instant, format: Format) -> Re
                 "fingerprint": converted.fingerprint(),
                 "schema": converted.schema(),
                 "found": converted.is_hit(),
+                "resumed": converted.resumed(),
                 "seconds": began.elapsed().as_secs_f64(),
             });
             #[cfg(feature = "ballista")]
@@ -52,6 +53,13 @@ pub(crate) fn print(converted: &Converted, began: Instant, format: Format) -> Re
                 began.elapsed().as_secs_f64(),
                 if converted.is_hit() { ", found in the cache" } else { "" }
             )?;
+            if converted.resumed() > 0 {
+                writeln!(
+                    out,
+                    "{} parts were done by a conversion that was killed",
+                    converted.resumed()
+                )?;
+            }
             writeln!(out, "{}", converted.schema())?;
             #[cfg(feature = "ballista")]
             for written in converted.writers() {

@@ -12,10 +12,13 @@ use serde::{Deserialize, Serialize};
 use squall_dataset::Store;
 use squall_schema::{Error, Result};
 
+use crate::heap::give_back;
 use crate::run::{Chunk, HASH_CHUNK_BITS, keys_of, load, memory, sort};
 
 /// Bytes of rows that are handed on at a time.
 const BATCH_BYTES: u64 = 2 << 20;
+/// Bytes of rows after which what is free is given back.
+const GIVE_BACK_BYTES: u64 = 16 << 20;
 /// Rows that are handed on at a time, at most.
 const BATCH_ROWS: usize = 8192;
 
@@ -143,6 +146,8 @@ fn passed_on(bucket: Bucket, chunks: Vec<Chunk>, store: Store) -> impl Stream<It
 
 fn sorted(bucket: Bucket, chunks: Vec<Chunk>, store: Store) -> impl Stream<Item = Result<RecordBatch>> + Send {
     let loaded = async move {
+        // The rows of the bucket before are written.
+        give_back();
         let mut batches = Vec::with_capacity(chunks.len());
         for chunk in &chunks {
             batches.push(within(&bucket, load(chunk, &store).await?)?);
@@ -195,6 +200,9 @@ struct Loaded {
     order: Vec<(u64, u32, u32)>,
     at: usize,
     step: usize,
+    /// Rows that were handed on since memory was given back, and how many may be.
+    handed_on: usize,
+    give_back: usize,
 }
 
 impl Loaded {
@@ -212,6 +220,8 @@ impl Loaded {
             batches: batches.iter().map(without_keys).collect::<Result<_>>()?,
             order,
             at: 0,
+            handed_on: 0,
+            give_back: (GIVE_BACK_BYTES / per_row) as usize,
             step: ((BATCH_BYTES / per_row) as usize).clamp(1, BATCH_ROWS),
         })
     }
@@ -230,6 +240,11 @@ impl Iterator for Loaded {
             return None;
         }
         self.at = end;
+        self.handed_on += picked.len();
+        if self.handed_on >= self.give_back {
+            self.handed_on = 0;
+            give_back();
+        }
         let batches: Vec<_> = self.batches.iter().collect();
         let rows = interleave_record_batch(&batches, &picked);
         Some(rows.map_err(|error| Error::internal("rows cannot be put in order").with_source(error)))

@@ -15,6 +15,7 @@ use squall_dataset::{DatasetUrl, Store, StoreOptions, WRITING_MARKER, storage_er
 use squall_schema::metadata::{self, DatasetMetadata};
 use squall_schema::{Error, ErrorKind, Result};
 
+use crate::checkpoint::{self, Checkpoint};
 use crate::draft::{Description, Draft};
 use crate::error::{file_problem, store_error};
 use crate::marker::{Lease, Marker};
@@ -29,6 +30,8 @@ pub(crate) struct Staging {
     url: DatasetUrl,
     store: Store,
     place: Place,
+    /// What is done already, where that is recorded.
+    pub(crate) checkpoint: Option<Checkpoint>,
 }
 
 #[expect(clippy::large_enum_variant, reason = "there is one of it for a conversion")]
@@ -41,18 +44,52 @@ enum Place {
         made: Vec<PathBuf>,
     },
     /// Written in place under a marker; `None` once it is taken away.
-    Marked { marker: Option<Marker>, nonce: String },
+    Marked {
+        marker: Option<Marker>,
+        nonce: String,
+        suffix: String,
+    },
     /// Written inside a dataset that gets a next version.
     Within(Box<Revision>),
 }
 
 impl Staging {
     /// Refuses a destination where something is.
-    pub(crate) async fn begin(url: &DatasetUrl, options: &StoreOptions, lease: Lease) -> Result<Self> {
-        match url.to_file_path() {
-            Some(destination) => Self::beside(url, destination),
-            None => Self::marked(url, options, lease).await,
+    ///
+    /// What a killed conversion left is taken over if it was known by `mark`, and away if it was not.
+    pub(crate) async fn begin(
+        url: &DatasetUrl,
+        options: &StoreOptions,
+        lease: Lease,
+        mark: Option<&str>,
+    ) -> Result<Self> {
+        let mut staging = match url.to_file_path() {
+            Some(destination) => Self::beside(url, destination, mark)?,
+            None => Self::marked(url, options, lease, mark).await?,
+        };
+        if let Some(mark) = mark {
+            let own = nonce();
+            match Checkpoint::open(&staging.store, mark, &own).await {
+                Ok(checkpoint) => staging.take_up(checkpoint, &own),
+                Err(error) => {
+                    staging.abort().await;
+                    return Err(error);
+                }
+            }
         }
+        Ok(staging)
+    }
+
+    fn take_up(&mut self, checkpoint: Checkpoint, own: &str) {
+        if let Place::Marked { nonce, suffix, .. } = &mut self.place {
+            // Names must ascend, so they begin as those that are there; but what is still on its way from a conversion that lost its
+            // marker must not take the place of these.
+            if checkpoint.name != own {
+                *suffix = format!("-{own}");
+            }
+            nonce.clone_from(&checkpoint.name);
+        }
+        self.checkpoint = Some(checkpoint);
     }
 
     /// Writes the next version of a dataset.
@@ -62,10 +99,11 @@ impl Staging {
             url: url.clone(),
             store: revision.store.clone(),
             place: Place::Within(Box::new(revision)),
+            checkpoint: None,
         })
     }
 
-    fn beside(url: &DatasetUrl, destination: PathBuf) -> Result<Self> {
+    fn beside(url: &DatasetUrl, destination: PathBuf, mark: Option<&str>) -> Result<Self> {
         match std::fs::symlink_metadata(&destination) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(cannot_write(url, error)),
@@ -89,7 +127,12 @@ impl Staging {
             .map(PathBuf::from)
             .collect();
         std::fs::create_dir_all(parent).map_err(|error| cannot_write(url, error))?;
-        let staged = Scratch::begin(parent, &prefix(&destination)).map_err(|error| cannot_write(url, error))?;
+        let prefix = prefix(&destination);
+        let left = mark.and_then(|mark| Scratch::resume(parent, &prefix, checkpoint::directory(mark).as_ref()));
+        let staged = match left {
+            Some(left) => left,
+            None => Scratch::begin(parent, &prefix).map_err(|error| cannot_write(url, error))?,
+        };
         let path = staged.path.clone();
         let place = Place::Beside {
             staged: Some(staged),
@@ -103,10 +146,11 @@ impl Staging {
             store: Store::create(&DatasetUrl::parse(text)?)?,
             url: url.clone(),
             place,
+            checkpoint: None,
         })
     }
 
-    async fn marked(url: &DatasetUrl, options: &StoreOptions, lease: Lease) -> Result<Self> {
+    async fn marked(url: &DatasetUrl, options: &StoreOptions, lease: Lease, mark: Option<&str>) -> Result<Self> {
         let store = Store::create_with(url, options)?;
         let at = |error: object_store::Error| storage_error(error).at("URL", url);
         let metadata = Path::from(metadata::FILE);
@@ -132,8 +176,10 @@ impl Staging {
             marker.release().await?;
             return Err(exists(url));
         }
-        for file in files {
-            store.objects().delete(&file).await.map_err(at)?;
+        let records = mark.map(checkpoint::directory);
+        let is_same = records.is_some_and(|records| files.iter().any(|file| file.prefix_matches(&records)));
+        for file in files.iter().filter(|_| !is_same) {
+            store.objects().delete(file).await.map_err(at)?;
         }
         Ok(Self {
             url: url.clone(),
@@ -141,7 +187,9 @@ impl Staging {
             place: Place::Marked {
                 marker: Some(marker),
                 nonce: nonce(),
+                suffix: String::new(),
             },
+            checkpoint: None,
         })
     }
 
@@ -176,6 +224,14 @@ impl Staging {
             // What is still on its way from a conversion that lost its marker must not take the place of these.
             Place::Marked { nonce, .. } => format!("{FILE_PREFIX}{nonce}-"),
             Place::Beside { .. } => FILE_PREFIX.to_owned(),
+        }
+    }
+
+    /// What they end with, before their extension.
+    pub(crate) fn suffix(&self) -> &str {
+        match &self.place {
+            Place::Marked { suffix, .. } => suffix,
+            _ => "",
         }
     }
 
@@ -256,7 +312,7 @@ impl Staging {
         if let Place::Within(revision) = &mut self.place {
             revision.abort().await;
         }
-        if let Place::Marked { marker, nonce } = &mut self.place
+        if let Place::Marked { marker, nonce, .. } = &mut self.place
             && let Some(marker) = marker.take()
         {
             // The failure that brought us here is the one to report.
@@ -269,9 +325,12 @@ impl Staging {
                 .filter_map(|file| async { file.ok() })
                 .collect()
                 .await;
+            // Whoever took over may count on what this one recorded.
+            let is_counted_on = self.checkpoint.is_some();
             let is_own = |file: &&object_store::ObjectMeta| {
                 let name = file.location.filename().unwrap_or_default();
-                file.location.as_ref() != WRITING_MARKER && (is_ours || name.starts_with(&own))
+                let is_known = !is_counted_on && name.starts_with(&own);
+                file.location.as_ref() != WRITING_MARKER && (is_ours || is_known)
             };
             for file in listed.iter().filter(is_own) {
                 let _ = objects.delete(&file.location).await;

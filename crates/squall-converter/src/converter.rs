@@ -15,11 +15,13 @@ use squall_schema::metadata::{DatasetMetadata, FileEntry};
 use squall_schema::{ByteSize, Error, Field, Result, Schema, Value};
 
 use crate::cache::{self, Keying, Temporary};
+use crate::checkpoint::Checkpoint;
 use crate::commit::Staging;
 use crate::conform::Target;
 use crate::draft::Draft;
 use crate::engine::{self, Output};
 use crate::format::SourceFormat;
+use crate::key::Key;
 use crate::layout::{BloomFilter, Compression, Layout, Statistics};
 use crate::marker::Lease;
 use crate::memory::Memory;
@@ -29,8 +31,11 @@ use crate::records::TextOptions;
 use crate::revision::{Existing, SaveMode};
 use crate::rules::{FloatPrecision, ImageRule, Rules};
 use crate::spill::Spill;
-use crate::steady::wants_order;
+use crate::steady::{mixes, wants_order};
 use crate::write::Writer;
+
+/// Where Linux tells one start of the system from the next.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Writes the rows of a DataFusion `DataFrame` as a dataset.
 ///
@@ -347,7 +352,7 @@ impl Converter {
     }
 
     /// A place to spill to, where there may be something to spill.
-    pub(crate) fn spill(&self, url: &DatasetUrl) -> Result<Option<Spill>> {
+    pub(crate) async fn spill(&self, url: &DatasetUrl, mark: Option<&str>) -> Result<Option<Spill>> {
         if self.memory_limit.is_none() && !self.layout.is_ordered() {
             return Ok(None);
         }
@@ -360,7 +365,7 @@ impl Converter {
             .clone()
             .or(beside)
             .unwrap_or_else(std::env::temp_dir);
-        Spill::begin(&directory).map(Some)
+        Spill::begin(&directory, mark).await.map(Some)
     }
 
     pub(crate) fn memory(&self) -> Result<Memory> {
@@ -404,6 +409,7 @@ impl Converter {
             return crate::ballista::convert(&mut self, &cluster, rows, declared).await;
         }
         let url = self.url()?;
+        let query = rows.clone();
         let (plan, context) = engine::plan(rows).await?;
         self.layout.by_content = wants_order(&plan);
         let steps = self.rules.plan(&plan.schema(), declared, &self.source.store)?;
@@ -411,19 +417,32 @@ impl Converter {
         let target = Target::of_query(&columns, steps.declared(), self.layout.petastorm.as_ref())?;
         self.check(&target, &existing)?;
         let memory = self.memory()?;
-        let staging = self.stage(&url, existing).await?;
+        let mark = match existing {
+            None if !mixes(&plan) => self.mark(&query, declared, memory).await,
+            _ => None,
+        };
+        let staging = match existing {
+            Some(_) => self.stage(&url, existing).await?,
+            None => Staging::begin(&url, &self.store, self.lease, mark.as_deref()).await?,
+        };
         let statistics = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new());
         let total_rows = statistics.ok().and_then(|all| all.num_rows.get_value().copied());
         self.meter.begin(total_rows.map(|rows| rows as u64));
         let written = async {
-            let spill = self.spill(&url)?;
+            let mut spill = self.spill(&url, mark.as_deref()).await?;
+            let sorted = spill.as_mut().and_then(|spill| spill.checkpoint.as_mut());
+            if let (Some(sorted), Some(written)) = (sorted, &staging.checkpoint) {
+                sorted.count_with(written);
+            }
             let context = match &spill {
                 Some(spill) => memory.context(context, spill.path())?,
                 None => context,
             };
-            let writer = Writer::new(&target, &self.layout, staging.store(), &staging.prefix())?;
+            let writer = Writer::new(&target, (&self.layout, &memory), staging.store(), &staging.prefix())?;
+            let writer = writer.with_suffix(staging.suffix().to_owned());
             let writer = Arc::new(writer.with_meter(&self.meter));
-            engine::run((plan, Arc::new(context)), steps, writer, memory, &spill).await
+            let checkpoint = staging.checkpoint.clone();
+            engine::run((plan, Arc::new(context)), steps, writer, memory, &spill, checkpoint).await
         };
         let written = written.await;
         self.finish(url, &target, staging, written).await
@@ -436,6 +455,24 @@ impl Converter {
             Some(cluster) => Ok(Some(cluster)),
             None => crate::ballista::Cluster::of_state(&rows.clone().into_parts().0).await,
         }
+    }
+
+    /// What a conversion is known by to the one that goes on when it was killed; none where nobody can tell that they are the same.
+    async fn mark(&self, rows: &DataFrame, declared: &[Field], memory: Memory) -> Option<String> {
+        if self.rules.has_closures() {
+            return None;
+        }
+        // Runs are no more than pages in the memory of the system: a record of them must not outlive it.
+        let boot = std::fs::read_to_string(BOOT).ok()?;
+        let options = format!(
+            "{} {boot} {:?} {:?} {memory:?} {:?}",
+            env!("CARGO_PKG_VERSION"),
+            self.layout,
+            self.rules,
+            self.source.time_zone
+        );
+        let key = Key::of_options(&options, declared).ok()?.plan(rows).await;
+        key.ok().map(Key::finish)
     }
 
     /// The columns as they are written, and the dataset that gets a next version.
@@ -458,7 +495,7 @@ impl Converter {
     pub(crate) async fn stage(&self, url: &DatasetUrl, existing: Option<Existing>) -> Result<Staging> {
         match existing {
             Some(existing) => Staging::within(url, existing).await,
-            None => Staging::begin(url, &self.store, self.lease).await,
+            None => Staging::begin(url, &self.store, self.lease, None).await,
         }
     }
 
@@ -476,8 +513,8 @@ impl Converter {
         let memory = self.memory()?;
         let staging = self.stage(&url, existing).await?;
         let written = async {
-            let spill = self.spill(&url)?;
-            let writer = Writer::new(target, &self.layout, staging.store(), &staging.prefix())?;
+            let spill = self.spill(&url, None).await?;
+            let writer = Writer::new(target, (&self.layout, &memory), staging.store(), &staging.prefix())?;
             engine::write_stream(rows, Arc::new(writer.with_meter(&self.meter)), memory, &spill).await
         };
         let written = written.await;
@@ -492,20 +529,21 @@ impl Converter {
         mut staging: Staging,
         written: Result<Output>,
     ) -> Result<Converted> {
-        let committed = match written {
-            Ok((files, evidence)) => {
-                self.meter.enter(Phase::Committing);
-                match Draft::new(&self.layout, target, files, &evidence) {
-                    Ok(draft) => staging.commit(draft).await,
-                    Err(error) => Err(error),
-                }
+        let resumed = staging.checkpoint.as_ref().map_or(0, Checkpoint::resumed);
+        let committed = async {
+            let (files, evidence) = written?;
+            self.meter.enter(Phase::Committing);
+            let draft = Draft::new(&self.layout, target, files, &evidence)?;
+            if let Some(checkpoint) = staging.checkpoint.take() {
+                checkpoint.end().await?;
             }
-            Err(error) => Err(error),
+            staging.commit(draft).await
         };
-        match committed {
+        match committed.await {
             Ok(metadata) => {
                 self.meter.enter(Phase::Done);
-                Ok(Converted::new(url, metadata, self.store.clone()))
+                let converted = Converted::new(url, metadata, self.store.clone());
+                Ok(Converted { resumed, ..converted })
             }
             Err(error) => {
                 staging.abort().await;
@@ -522,6 +560,7 @@ pub struct Converted {
     metadata: DatasetMetadata,
     store: StoreOptions,
     is_hit: bool,
+    resumed: usize,
     #[cfg(feature = "ballista")]
     writers: Vec<crate::ballista::FileWriter>,
 }
@@ -533,6 +572,7 @@ impl Converted {
             metadata,
             store,
             is_hit: false,
+            resumed: 0,
             #[cfg(feature = "ballista")]
             writers: Vec::new(),
         }
@@ -557,6 +597,11 @@ impl Converted {
     /// Whether it was found in a cache.
     pub fn is_hit(&self) -> bool {
         self.is_hit
+    }
+
+    /// How many parts of the work a killed conversion of the same rows had done, which were not done again.
+    pub fn resumed(&self) -> usize {
+        self.resumed
     }
 
     /// Deletes it. Readers that have it open fail when they read on.

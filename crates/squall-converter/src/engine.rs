@@ -9,10 +9,13 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::config::SessionConfig;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::{Stream, StreamExt, TryStreamExt};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use squall_schema::{Error, Result, Schema};
 use tokio::task::JoinSet;
 
 use crate::bucket::{Bucket, buckets, rows, units};
+use crate::checkpoint::Checkpoint;
 use crate::error::{limited, query_error};
 use crate::evidence::Evidence;
 use crate::layout::Layout;
@@ -66,6 +69,7 @@ pub(crate) async fn run(
     writer: Arc<Writer>,
     memory: Memory,
     spill: &Option<Spill>,
+    checkpoint: Option<Checkpoint>,
 ) -> Result<Output> {
     let n = plan.output_partitioning().partition_count();
     let stop = Arc::new(AtomicBool::new(false));
@@ -88,22 +92,28 @@ pub(crate) async fn run(
         writer.meter.enter(Phase::Sorting);
         let reserved = memory.reserve(&context, 0, true)?;
         let chunks = side_by_side(memory.scatterers(), n, &stop, |partition| {
-            let (execute, writer, order, store) =
-                (execute.clone(), writer.clone(), order.clone(), spill.store().clone());
+            let (execute, writer, order) = (execute.clone(), writer.clone(), order.clone());
+            let (store, sorted, stop) = (spill.store().clone(), spill.checkpoint.clone(), stop.clone());
             async move {
-                let rows = execute(partition)?;
-                scatter(rows, partition, (&writer.target, &order), memory.run_bytes(), &store).await
+                let work = async {
+                    let rows = execute(partition)?;
+                    scatter(rows, partition, (&writer.target, &order), memory.run_bytes(), &store).await
+                };
+                once(&sorted, format!("sort-{partition:05}"), &stop, work).await
             }
         });
         let chunks = chunks.await?.into_iter().flatten().collect();
         drop((reserved, execute));
-        return write_ordered(chunks, &order, writer, memory, spill).await;
+        return write_ordered(chunks, &order, writer, memory, spill, checkpoint).await;
     }
-    let at_once = memory.writers().unwrap_or(n);
+    let at_once = memory.writers();
     let _reserved = memory.reserve(&context, at_once.min(n), false)?;
     let done = side_by_side(at_once, n, &stop, |partition| {
-        let (execute, writer) = (execute.clone(), writer.clone());
-        async move { writer.write(execute(partition)?, partition).await }
+        let (execute, writer, checkpoint, stop) = (execute.clone(), writer.clone(), checkpoint.clone(), stop.clone());
+        async move {
+            let work = async { writer.write(execute(partition)?, partition).await };
+            once(&checkpoint, format!("write-{partition:05}"), &stop, work).await
+        }
     });
     Ok(merge(done.await?, &writer.target.schema))
 }
@@ -126,7 +136,7 @@ where
         let order = Order::of(&writer.layout, &writer.target)?;
         writer.meter.enter(Phase::Sorting);
         let chunks = scatter(rows, 0, (&writer.target, &order), memory.run_bytes(), spill.store()).await?;
-        return write_ordered(chunks, &order, writer, memory, spill).await;
+        return write_ordered(chunks, &order, writer, memory, spill, None).await;
     }
     writer.write(rows, 0).await
 }
@@ -137,21 +147,94 @@ async fn write_ordered(
     writer: Arc<Writer>,
     memory: Memory,
     spill: &Spill,
+    mut checkpoint: Option<Checkpoint>,
 ) -> Result<Output> {
     writer.meter.begin_again();
     let units = plan_units(&chunks, order, &writer.layout, memory);
+    if let Some(checkpoint) = &mut checkpoint {
+        keep_if_same(checkpoint, spill, &units).await?;
+    }
     let chunks = Arc::new(chunks);
     let stop = Arc::new(AtomicBool::new(false));
     let done = side_by_side(memory.ordered_writers(), units.len(), &stop, |unit| {
         let rows = rows(units[unit].clone(), chunks.clone(), spill.store().clone());
-        let (writer, stop) = (writer.clone(), stop.clone());
+        let (writer, stop, checkpoint) = (writer.clone(), stop.clone(), checkpoint.clone());
         async move {
-            let rows = rows.take_while(move |_| std::future::ready(!stop.load(Ordering::Relaxed)));
-            let rows = rows.inspect_ok(|rows| writer.meter.add_rows(rows.num_rows()));
-            writer.write(std::pin::pin!(rows), unit).await
+            let work = async {
+                let rows = rows.take_while(|_| std::future::ready(!stop.load(Ordering::Relaxed)));
+                let rows = rows.inspect_ok(|rows| writer.meter.add_rows(rows.num_rows()));
+                writer.write(std::pin::pin!(rows), unit).await
+            };
+            once(&checkpoint, format!("gather-{unit:05}"), &stop, work).await
         }
     });
     Ok(merge(done.await?, &writer.target.schema))
+}
+
+/// The buckets of the units, and of which runs they are.
+#[derive(Serialize, Deserialize)]
+struct Plan {
+    spill: String,
+    units: Vec<Vec<Bucket>>,
+}
+
+/// Forgets units of the second pass that were made of other runs.
+async fn keep_if_same(checkpoint: &mut Checkpoint, spill: &Spill, units: &[Vec<Bucket>]) -> Result<()> {
+    const PLAN: &str = "plan";
+    let found: Option<Plan> = checkpoint.get(PLAN)?;
+    if found.is_some_and(|found| found.spill == spill.name() && found.units == units) {
+        return Ok(());
+    }
+    checkpoint.forget().await?;
+    let plan = Plan {
+        spill: spill.name(),
+        units: units.to_vec(),
+    };
+    checkpoint.put(PLAN, Vec::new(), &plan).await
+}
+
+/// What a unit gives: what it gave before, or what the work gives now, which is recorded.
+async fn once<T>(
+    checkpoint: &Option<Checkpoint>,
+    unit: String,
+    stop: &AtomicBool,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T>
+where
+    T: Files + Serialize + DeserializeOwned,
+{
+    let Some(checkpoint) = checkpoint else {
+        return work.await;
+    };
+    if let Some(done) = checkpoint.get(&unit)? {
+        checkpoint.count();
+        return Ok(done);
+    }
+    let done = work.await?;
+    // What was asked to stop ended early.
+    if !stop.load(Ordering::Relaxed) {
+        checkpoint.put(&unit, done.files(), &done).await?;
+    }
+    Ok(done)
+}
+
+/// The files of what a unit gives.
+trait Files {
+    fn files(&self) -> Vec<String>;
+}
+
+impl Files for Output {
+    fn files(&self) -> Vec<String> {
+        self.0.iter().map(|file| file.entry.path.clone()).collect()
+    }
+}
+
+impl Files for Vec<Chunk> {
+    fn files(&self) -> Vec<String> {
+        let mut files: Vec<_> = self.iter().map(|chunk| chunk.path.to_string()).collect();
+        files.dedup();
+        files
+    }
 }
 
 /// The buckets of each unit of the second pass.

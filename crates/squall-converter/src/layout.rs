@@ -13,6 +13,7 @@ use squall_schema::{Error, Field, Result, Schema};
 use crate::conform::Target;
 use crate::error::write_error;
 use crate::hive;
+use crate::memory::Memory;
 use crate::petastorm::Petastorm;
 
 /// Bytes of a row group when nothing else is said: enough for sequential reads, small beside memory.
@@ -209,7 +210,7 @@ impl Layout {
     }
 
     /// How the files are written. Row groups are closed by bytes, by the writer; the page index is written always.
-    pub(crate) fn properties(&self, target: &Target) -> Result<WriterProperties> {
+    pub(crate) fn properties(&self, target: &Target, memory: &Memory) -> Result<WriterProperties> {
         let mut properties = WriterProperties::builder()
             .set_compression(self.compression.codec())
             .set_statistics_enabled(match self.statistics {
@@ -223,6 +224,10 @@ impl Layout {
             .convert(&target.columns)
             .map_err(write_error)?;
         let cells: BTreeMap<_, _> = target.cells().map(|field| (field.name.as_str(), field)).collect();
+        let in_dictionaries = columns.num_columns().saturating_sub(cells.len());
+        if let Some(bytes) = memory.dictionary_bytes(in_dictionaries) {
+            properties = properties.set_dictionary_page_size_limit(bytes);
+        }
         for column in columns.columns() {
             let path = column.path();
             let Some(name) = path.parts().first() else {

@@ -29,6 +29,7 @@ mod memory;
 
 mod scratch;
 mod spill;
+mod sweep;
 mod sync;
 
 mod order;
@@ -37,6 +38,7 @@ mod run;
 
 mod bucket;
 
+mod heap;
 mod hive;
 mod write;
 
@@ -57,6 +59,7 @@ mod key;
 mod lock;
 
 mod cache;
+mod checkpoint;
 
 mod converter;
 mod copy;

@@ -15,6 +15,7 @@ use datafusion::execution::memory_pool::{
     FairSpillPool, MemoryConsumer, MemoryPool, MemoryReservation, TrackConsumersPool,
 };
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use parquet::file::properties::DEFAULT_DICTIONARY_PAGE_SIZE_LIMIT;
 use squall_schema::{ByteSize, Error, Result};
 
 use crate::error::{limited, query_error};
@@ -23,6 +24,15 @@ use crate::error::{limited, query_error};
 const UNLIMITED: u64 = 1 << 30;
 /// What a writer has in requests beside its row group.
 const WRITER_BYTES: u64 = 16 << 20;
+/// What the program and the lists of files and chunks take, and the part of a small limit that is taken for it.
+const PROGRAM_BYTES: u64 = 64 << 20;
+const LEAST_LEFT: u64 = 8;
+/// The part of a row group's bytes that the dictionaries of all its columns may take.
+const DICTIONARY_SHARE: u64 = 2;
+/// What the table of a dictionary takes beside its values of four bytes, which are the worst.
+const DICTIONARY_FOOTPRINT: u64 = 6;
+/// Below, a dictionary does not pay.
+const LEAST_DICTIONARY: usize = 16 << 10;
 /// Fewest bytes of a run that several are made of at the same time: smaller ones are many, and have requests beside them.
 const LEAST_RUN_BYTES: u64 = 32 << 20;
 /// What the query has left at least.
@@ -65,19 +75,50 @@ impl Memory {
         self.limit
     }
 
-    /// What the writer of one file takes: the pages of a row group, and the same once more on their way to the store.
+    /// What the writer of one file takes: the pages of a row group, the same once more on their way to the store, dictionaries.
     fn writer_bytes(&self) -> u64 {
-        self.row_group_bytes.saturating_mul(2).saturating_add(WRITER_BYTES)
+        let pages = self.row_group_bytes.saturating_mul(2).saturating_add(WRITER_BYTES);
+        pages.saturating_add(self.dictionaries())
+    }
+
+    fn dictionaries(&self) -> u64 {
+        self.row_group_bytes / DICTIONARY_SHARE
+    }
+
+    /// Under a limit, how large the dictionary of one of `n` columns may be: with all of Parquet's own MiB for each, those of twenty
+    /// columns took five times the pages of a row group.
+    pub(crate) fn dictionary_bytes(&self, n: usize) -> Option<usize> {
+        self.limit?;
+        let own = self.dictionaries() / n.max(1) as u64 / DICTIONARY_FOOTPRINT;
+        Some(
+            usize::try_from(own)
+                .unwrap_or(usize::MAX)
+                .clamp(LEAST_DICTIONARY, DEFAULT_DICTIONARY_PAGE_SIZE_LIMIT),
+        )
+    }
+
+    /// Under a limit, the memory at which a row group is closed however few bytes its pages have by then.
+    pub(crate) fn row_group_memory(&self) -> Option<u64> {
+        self.limit?;
+        Some(self.row_group_bytes.saturating_add(2 * self.dictionaries()))
+    }
+
+    /// What the program itself leaves of the limit.
+    fn left(&self) -> Option<u64> {
+        let limit = self.limit?.bytes();
+        Some(limit - PROGRAM_BYTES.min(limit / LEAST_LEFT))
     }
 
     fn order_bytes(&self) -> u64 {
-        self.limit.map_or(UNLIMITED, ByteSize::bytes) / ORDER_SHARE
+        self.left().unwrap_or(UNLIMITED) / ORDER_SHARE
     }
 
     /// How many partitions of a query are written at the same time.
-    pub(crate) fn writers(&self) -> Option<usize> {
-        let limit = self.limit?.bytes();
-        Some(self.at_once(limit / 2))
+    pub(crate) fn writers(&self) -> usize {
+        match self.left() {
+            Some(left) => self.at_once(left / 2),
+            None => self.cores,
+        }
     }
 
     /// How many partitions of a query are scattered to runs at the same time.
@@ -93,8 +134,8 @@ impl Memory {
 
     /// How many units of ordered rows are written at the same time.
     pub(crate) fn ordered_writers(&self) -> usize {
-        match self.limit {
-            Some(limit) => self.at_once(limit.bytes() / 4 * 3 - self.order_bytes()),
+        match self.left() {
+            Some(left) => self.at_once(left / 4 * 3 - self.order_bytes()),
             None => self.cores,
         }
     }

@@ -26,6 +26,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::conform::Target;
 use crate::error::store_error;
+use crate::heap::give_back;
 use crate::order::{Order, prefix};
 
 /// Chunks of a run: a bucket reads no more than one chunk of each run too much at its ends.
@@ -85,6 +86,7 @@ where
                     .await?,
             );
             n_runs += 1;
+            give_back();
         }
     }
     if !run.rows.is_empty() {

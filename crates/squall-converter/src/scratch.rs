@@ -36,6 +36,25 @@ impl Scratch {
     }
 }
 
+impl Scratch {
+    /// The directory that a conversion left which was killed, if it has `inside` in it, and no other has taken it.
+    pub(crate) fn resume(parent: &Path, prefix: &str, inside: &str) -> Option<Self> {
+        let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+        let mut left = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+        let found = left.find_map(|entry| {
+            let path = entry.path();
+            let lock = path.join(inside).is_dir().then(|| File::open(&path).ok()).flatten()?;
+            lock.try_lock().ok()?;
+            // Another one may have swept it away before it was locked.
+            path.join(inside).is_dir().then_some(Self { path, _lock: lock })
+        });
+        if found.is_some() {
+            sweep(parent, prefix);
+        }
+        found
+    }
+}
+
 /// What the names of directories begin with that a conversion to `destination` makes beside it.
 pub(crate) fn prefix(destination: &Path) -> String {
     let name = destination.file_name().unwrap_or_default();
@@ -87,5 +106,14 @@ mod tests {
         assert!(!left.exists() && other.exists() && first.path.is_dir());
         let second = Scratch::begin(parent.path(), ".x-").expect("a directory");
         assert!(first.path.is_dir() && first.path != second.path);
+        // What has been locked is nobody else's.
+        std::fs::create_dir(first.path.join("mark")).expect("a directory");
+        assert!(Scratch::resume(parent.path(), ".x-", "mark").is_none());
+        let path = first.path.clone();
+        drop((first, second));
+        let resumed = Scratch::resume(parent.path(), ".x-", "mark").expect("a directory");
+        assert_eq!(resumed.path, path);
+        let left = std::fs::read_dir(parent.path()).expect("a directory").count();
+        assert_eq!(left, 2);
     }
 }

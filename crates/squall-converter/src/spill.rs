@@ -5,6 +5,7 @@ use std::path::Path;
 use squall_dataset::{DatasetUrl, Store};
 use squall_schema::{Error, ErrorKind, Result};
 
+use crate::checkpoint::{self, Checkpoint};
 use crate::error::file_problem;
 use crate::scratch::Scratch;
 
@@ -15,12 +16,18 @@ const PREFIX: &str = ".squall-spill-";
 pub(crate) struct Spill {
     scratch: Scratch,
     store: Store,
+    /// What is done already, where that is recorded.
+    pub(crate) checkpoint: Option<Checkpoint>,
 }
 
 impl Spill {
-    /// A directory of its own below `parent`.
-    pub(crate) fn begin(parent: &Path) -> Result<Self> {
-        let made = std::fs::create_dir_all(parent).and_then(|()| Scratch::begin(parent, PREFIX));
+    /// A directory of its own below `parent`: that of a killed conversion which was known by `mark`, or a new one.
+    pub(crate) async fn begin(parent: &Path, mark: Option<&str>) -> Result<Self> {
+        let left = mark.and_then(|mark| Scratch::resume(parent, PREFIX, checkpoint::directory(mark).as_ref()));
+        let made = match left {
+            Some(left) => Ok(left),
+            None => std::fs::create_dir_all(parent).and_then(|()| Scratch::begin(parent, PREFIX)),
+        };
         let scratch = made.map_err(|error| {
             let problem = file_problem(&error).unwrap_or("it cannot be written to");
             Error::new(ErrorKind::Storage, format!("no spill directory: {problem}"))
@@ -31,13 +38,28 @@ impl Spill {
         let store = text
             .ok_or_else(|| Error::unsupported(format!("the path {:?} is not UTF-8", scratch.path)))
             .and_then(|text| Store::create(&DatasetUrl::parse(&text)?));
-        match store {
-            Ok(store) => Ok(Self { scratch, store }),
+        let store = match store {
+            Ok(store) => store,
             Err(error) => {
                 let _ = std::fs::remove_dir_all(&scratch.path);
-                Err(error)
+                return Err(error);
             }
+        };
+        let mut spill = Self {
+            scratch,
+            store,
+            checkpoint: None,
+        };
+        if let Some(mark) = mark {
+            spill.checkpoint = Some(Checkpoint::open(&spill.store, mark, &spill.name()).await?);
         }
+        Ok(spill)
+    }
+
+    /// The name of the directory, which no other one has.
+    pub(crate) fn name(&self) -> String {
+        let name = self.scratch.path.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
     }
 
     pub(crate) fn path(&self) -> &Path {

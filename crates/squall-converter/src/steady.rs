@@ -16,7 +16,8 @@ pub(crate) fn wants_order(plan: &Arc<dyn ExecutionPlan>) -> bool {
     plan.output_ordering().is_none() && mixes(plan)
 }
 
-fn mixes(plan: &Arc<dyn ExecutionPlan>) -> bool {
+/// Whether rows go from several partitions to one.
+pub(crate) fn mixes(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let meets = plan.is::<RepartitionExec>() || plan.is::<CoalescePartitionsExec>() || plan.is::<InterleaveExec>();
     let children = plan.children();
     let is_many = children.len() > 1

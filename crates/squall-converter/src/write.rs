@@ -26,6 +26,7 @@ use crate::error::{store_error, write_error};
 use crate::evidence::Evidence;
 use crate::hive::{self, Values};
 use crate::layout::Layout;
+use crate::memory::Memory;
 use crate::petastorm::RowGroupKeys;
 use crate::progress::Meter;
 
@@ -64,18 +65,26 @@ pub(crate) struct Writer {
     kept: Vec<usize>,
     directories: Vec<Field>,
     properties: WriterProperties,
+    /// The memory at which a row group is closed in any case.
+    row_group_memory: Option<u64>,
     /// Counts rows, bytes and files.
     pub(crate) meter: Meter,
 }
 
 impl Writer {
-    pub(crate) fn new(target: &Target, layout: &Layout, store: &Store, prefix: &str) -> Result<Self> {
+    pub(crate) fn new(
+        target: &Target,
+        (layout, memory): (&Layout, &Memory),
+        store: &Store,
+        prefix: &str,
+    ) -> Result<Self> {
         let kept = kept_columns(target, layout);
         Ok(Self {
             columns: file_columns(target, layout)?,
             kept,
             directories: layout.partition_fields(&target.schema)?,
-            properties: layout.properties(target)?,
+            properties: layout.properties(target, memory)?,
+            row_group_memory: memory.row_group_memory(),
             target: target.clone(),
             layout: layout.clone(),
             store: store.clone(),
@@ -92,7 +101,6 @@ impl Writer {
     }
 
     /// Puts this behind the numbers in the names of the files.
-    #[cfg(feature = "ballista")]
     pub(crate) fn with_suffix(mut self, suffix: String) -> Self {
         self.suffix = suffix;
         self
@@ -211,7 +219,9 @@ impl Writer {
             .project(&self.kept)
             .map_err(|error| Error::internal("a column is lost").with_source(error))?;
         file.writer.write(&stored).await.map_err(at)?;
-        if file.writer.in_progress_size() as u64 >= self.layout.row_group_bytes {
+        let is_full = file.writer.in_progress_size() as u64 >= self.layout.row_group_bytes;
+        let is_large = |most| file.writer.memory_size() as u64 >= most;
+        if is_full || self.row_group_memory.is_some_and(is_large) {
             file.writer.flush().await.map_err(at)?;
             file.keys.push(std::mem::take(&mut file.open_keys));
         }

@@ -28,6 +28,8 @@ use crate::order::Order;
 use crate::progress::{Meter, Phase};
 use crate::records::remote;
 use crate::scratch::nonce;
+use crate::steady::wants_order;
+use crate::sweep::sweep;
 
 use super::client::{Client, Job};
 use super::client_session::planner_for;
@@ -40,7 +42,6 @@ use super::record::{self, Ledger, Record};
 use super::repeat;
 use super::session::for_cluster;
 use super::stage;
-use super::sweep::sweep;
 use super::trials::Trials;
 use super::unit::gathering_path;
 use super::work::{Gathering, Rows, Task, Work};
@@ -88,6 +89,7 @@ pub(crate) async fn convert(
     let stores = without_secrets(&converter.source.store);
     let plan = physical_plan(&state, &logical, &stores).await?;
     repeat::check(&plan)?;
+    converter.layout.by_content = wants_order(&plan);
     let steps = converter
         .rules
         .plan(&plan.schema(), declared, &converter.source.store)?;

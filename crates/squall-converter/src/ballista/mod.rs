@@ -43,8 +43,6 @@ mod client;
 
 mod repeat;
 
-mod sweep;
-
 mod client_session;
 mod cluster;
 mod trials;

@@ -11,6 +11,8 @@ use datafusion::common::Result;
 use datafusion::execution::config::SessionConfig;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 
+use crate::engine::alone;
+
 use super::place::Registry;
 use super::stage::Conversion;
 
@@ -24,7 +26,8 @@ pub(crate) fn config() -> SessionConfig {
 
 /// The configuration of a session with what a cluster needs: plans that can be cut into stages, adaptive execution off, since with it
 /// jobs hang that lose an executor, and one partition a task, so that no more is done again than was lost.
-pub(crate) fn for_cluster(config: SessionConfig) -> SessionConfig {
+pub(crate) fn for_cluster(mut config: SessionConfig) -> SessionConfig {
+    alone(&mut config);
     config
         .upgrade_for_ballista()
         .with_option_extension(Conversion::default())

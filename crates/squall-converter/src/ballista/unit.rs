@@ -217,7 +217,7 @@ impl Attempt {
 
     fn writer(&self, own: &Rows, store: &Store) -> Result<Writer> {
         let (_, target) = own.plan()?;
-        let writer = Writer::new(&target, &own.layout, store, &self.work.prefix)?;
+        let writer = Writer::new(&target, (&own.layout, &own.memory()?), store, &self.work.prefix)?;
         Ok(writer.with_suffix(format!("-{}", self.token)).with_meter(&self.meter))
     }
 

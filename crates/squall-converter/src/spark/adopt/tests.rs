@@ -69,7 +69,7 @@ async fn convert(url: &DatasetUrl, mode: SaveMode, ids: std::ops::Range<i64>) ->
     let layout = layout();
     let mut staging = match Existing::find(url, &options, mode).await? {
         Some(existing) => Staging::within(url, existing).await?,
-        None => Staging::begin(url, &options, Lease::default()).await?,
+        None => Staging::begin(url, &options, Lease::default(), None).await?,
     };
     let place = Place::of(&staging, &options)?;
     write(&place.store, ids).await;
