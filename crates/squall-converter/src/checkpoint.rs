@@ -2,21 +2,21 @@
 //!
 //! A conversion is known by its plan, its options and what it reads. Of each unit that is done, a partition or a range of keys, a record is put
 //! beside what it wrote, which names its files; what no record names is taken away by whoever goes on. Only what comes out the
-//! same each time is resumed, so it does not matter which attempt did a unit. Records go before the dataset is visible.
+//! same each time is resumed, so it does not matter which attempt did a unit. It is for directories, whose lock the system
+//! gives back when a process dies: in a store an owner may live that was taken for dead, and write where another goes on.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use futures::TryStreamExt;
-use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use squall_dataset::{Store, storage_error};
-use squall_schema::{Error, Result};
+use squall_dataset::Store;
+use squall_schema::{Error, ErrorKind, Result};
 
 use crate::error::store_error;
 use crate::sweep::sweep;
@@ -24,21 +24,28 @@ use crate::sync::{sync_files, synced};
 
 /// Where records are, below the place: readers look at nothing that begins so.
 const DIRECTORY: &str = "_squall";
-/// The record that is there from the beginning: what the first attempt named its files by.
-const BEGUN: &str = "begun";
 
 /// The directory of the records of a conversion that is known by `mark`, below its place.
-pub(crate) fn directory(mark: &str) -> Path {
-    Path::from(DIRECTORY).join(mark)
+pub(crate) fn directory(mark: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(mark)
 }
 
-/// The records of a conversion below one place.
+/// What a record outlives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Its process. Files may be no more than pages in the memory of the system.
+    Process,
+    /// A loss of power too: files are brought to the disk before it is put.
+    Disk,
+}
+
+/// The records of a conversion in one directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Checkpoint {
     store: Store,
-    directory: Path,
-    /// What the first attempt named its files by.
-    pub(crate) name: String,
+    root: PathBuf,
+    mark: String,
+    durability: Durability,
     found: Arc<HashMap<String, Record>>,
     /// Units that need not be done again.
     resumed: Arc<AtomicUsize>,
@@ -47,55 +54,62 @@ pub(crate) struct Checkpoint {
 /// What a unit left.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
-    files: Vec<String>,
+    /// Its files and their bytes.
+    files: Vec<(String, u64)>,
     done: Value,
 }
 
+impl Record {
+    /// Whether its files are there: they may have been on their way out when a process was killed.
+    fn is_whole(&self, root: &Path) -> bool {
+        let is_there =
+            |(file, bytes): &(String, u64)| fs::metadata(root.join(file)).is_ok_and(|found| found.len() == *bytes);
+        self.files.iter().all(is_there)
+    }
+}
+
 impl Checkpoint {
-    /// The records that are there, if any; takes away all files that none of them names.
+    /// The records that are there, if any, in a directory that is this process's; takes away all files that none of them names.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future leaves some of those files.
-    pub(crate) async fn open(store: &Store, mark: &str, name: &str) -> Result<Self> {
-        let directory = directory(mark);
-        let at = |error| storage_error(error).at("URL", store.url());
-        let listed = store.objects().list(Some(&directory)).map_ok(|file| file.location);
-        let listed: Vec<_> = listed.try_collect().await.map_err(at)?;
+    pub(crate) async fn open(store: &Store, mark: &str, durability: Durability) -> Result<Self> {
+        let root = store.url().to_file_path();
+        let root = root.ok_or_else(|| Error::internal("only directories are resumed").at("URL", store.url()))?;
+        let unusable = |error: std::io::Error| {
+            Error::new(ErrorKind::Storage, "cannot keep records of what is done")
+                .at("URL", store.url())
+                .with_source(error)
+        };
+        let directory = root.join(directory(mark));
+        fs::create_dir_all(&directory).map_err(unusable)?;
         let (mut found, mut kept) = (HashMap::new(), HashSet::new());
-        for path in listed {
-            let bytes = store
-                .objects()
-                .get(&path)
-                .await
-                .map_err(at)?
-                .bytes()
-                .await
-                .map_err(at)?;
-            // A record that a loss of power cut short is none.
-            let (Some(unit), Ok(record)) = (unit_of(&path), serde_json::from_slice::<Record>(&bytes)) else {
+        for entry in fs::read_dir(&directory).map_err(unusable)? {
+            let path = entry.map_err(unusable)?.path();
+            let unit = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json"));
+            // A record that was cut short is none.
+            let record = fs::read(&path).map(|bytes| serde_json::from_slice::<Record>(&bytes));
+            let (Some(unit), Ok(Ok(record))) = (unit, record) else {
                 continue;
             };
-            kept.insert(path.to_string());
-            kept.extend(record.files.iter().cloned());
-            found.insert(unit, record);
+            if record.is_whole(&root) {
+                kept.extend(record.files.iter().map(|(file, _)| file.clone()));
+                kept.insert(format!("{DIRECTORY}/{mark}/{unit}.json"));
+                found.insert(unit.to_owned(), record);
+            }
         }
         sweep(store, &kept).await?;
-        let begun = found
-            .remove(BEGUN)
-            .and_then(|record| record.done.as_str().map(str::to_owned));
-        let is_new = begun.is_none();
-        let checkpoint = Self {
+        // The next one finds the directory by it.
+        fs::create_dir_all(&directory).map_err(unusable)?;
+        Ok(Self {
             store: store.clone(),
-            directory,
-            name: begun.unwrap_or_else(|| name.to_owned()),
+            root,
+            mark: mark.to_owned(),
+            durability,
             found: Arc::new(found),
             resumed: Arc::default(),
-        };
-        if is_new {
-            checkpoint.put(BEGUN, Vec::new(), &checkpoint.name).await?;
-        }
-        Ok(checkpoint)
+        })
     }
 
     /// How many units need not be done again.
@@ -118,24 +132,25 @@ impl Checkpoint {
         let Some(record) = self.found.get(unit) else {
             return Ok(None);
         };
-        let done = serde_json::from_value(record.done.clone());
-        let done = done.map_err(|error| Error::internal("a record of a unit is not what it was").with_source(error))?;
-        Ok(Some(done))
+        let done = T::deserialize(&record.done);
+        done.map(Some)
+            .map_err(|error| Error::internal("a record of a unit is not what it was").with_source(error))
     }
 
-    /// Records that a unit is done, once its files are safe.
+    /// Records that a unit is done.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future may leave no record.
-    pub(crate) async fn put<T: Serialize>(&self, unit: &str, files: Vec<String>, done: &T) -> Result<()> {
-        if let Some(root) = self.store.url().to_file_path() {
-            let paths: Vec<_> = files.iter().map(|file| root.join(file)).collect();
+    pub(crate) async fn put<T: Serialize>(&self, unit: &str, files: Vec<(String, u64)>, done: &T) -> Result<()> {
+        if self.durability == Durability::Disk {
+            let paths: Vec<_> = files.iter().map(|(file, _)| self.root.join(file)).collect();
             synced(move || sync_files(&paths)).await?;
         }
-        let path = self.directory.clone().join(format!("{unit}.json"));
+        let path = object_store::path::Path::from_iter([DIRECTORY, &self.mark, &format!("{unit}.json")]);
         let record = serde_json::to_value(done).and_then(|done| serde_json::to_vec(&Record { files, done }));
         let record = record.map_err(|error| Error::internal("a unit has no record").with_source(error))?;
+        // A put is a rename: whole, or not at all.
         let put = self.store.objects().put(&path, PutPayload::from(record)).await;
         put.map(|_| ()).map_err(|error| store_error(error).at("file", &path))
     }
@@ -146,37 +161,28 @@ impl Checkpoint {
     ///
     /// Dropping the future leaves some of it.
     pub(crate) async fn forget(&mut self) -> Result<()> {
-        sweep(&self.store, &HashSet::new()).await?;
-        self.found = Arc::default();
-        self.put(BEGUN, Vec::new(), &self.name).await
+        let resumed = self.resumed.clone();
+        *self = Self {
+            resumed,
+            ..Self::cleared(&self.store, &self.mark, self.durability).await?
+        };
+        Ok(())
+    }
+
+    async fn cleared(store: &Store, mark: &str, durability: Durability) -> Result<Self> {
+        sweep(store, &HashSet::new()).await?;
+        Self::open(store, mark, durability).await
     }
 
     /// Takes away the records, and leaves the files.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves some of them.
+    /// Once begun, it ends on a thread of its own.
     pub(crate) async fn end(self) -> Result<()> {
-        let at = |error| storage_error(error).at("URL", self.store.url());
-        if let Some(root) = self.store.url().to_file_path() {
-            let records = root.join(DIRECTORY);
-            return synced(move || fs::remove_dir_all(records)).await;
-        }
-        let listed = self
-            .store
-            .objects()
-            .list(Some(&self.directory))
-            .map_ok(|file| file.location);
-        let listed: Vec<_> = listed.try_collect().await.map_err(at)?;
-        for path in listed {
-            self.store.objects().delete(&path).await.map_err(at)?;
-        }
-        Ok(())
+        let records = self.root.join(DIRECTORY);
+        synced(move || fs::remove_dir_all(records)).await
     }
-}
-
-fn unit_of(path: &Path) -> Option<String> {
-    Some(path.filename()?.strip_suffix(".json")?.to_owned())
 }
 
 #[cfg(test)]
@@ -187,47 +193,48 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_recorded_stays_and_the_rest_goes() {
-        let store = Store::create(&DatasetUrl::parse("memory://checkpoint/one").expect("a URL")).expect("a store");
-        let put = async |name: &str| {
-            let path = Path::from(name);
-            store
-                .objects()
-                .put(&path, PutPayload::from_static(b"x"))
-                .await
-                .expect("a file");
-        };
-        let left = async || {
-            let listed = store.objects().list(None).map_ok(|file| file.location.to_string());
-            let mut left: Vec<String> = listed.try_collect().await.expect("a list");
-            left.retain(|file| !file.starts_with(DIRECTORY));
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path().to_str().expect("UTF-8");
+        let store = Store::create(&DatasetUrl::parse(root).expect("a URL")).expect("a store");
+        let put = |name: &str| fs::write(directory.path().join(name), b"x").expect("a file");
+        let left = || {
+            let entries = fs::read_dir(directory.path()).expect("a directory");
+            let mut left: Vec<_> = entries
+                .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+                .filter(|name| name != DIRECTORY)
+                .collect();
             left.sort();
             left
         };
-        let first = Checkpoint::open(&store, "key", "first").await.expect("a checkpoint");
+        let open = async |mark: &str| {
+            Checkpoint::open(&store, mark, Durability::Disk)
+                .await
+                .expect("a checkpoint")
+        };
+        let file = |name: &str| vec![(name.to_owned(), 1)];
+        let first = open("key").await;
         for name in ["part-0", "part-1", "part-2"] {
-            put(name).await;
+            put(name);
         }
-        first
-            .put("write-0", vec!["part-0".to_owned()], &7u32)
-            .await
-            .expect("a record");
-        put("_squall/key/write-1.json").await;
-        let mut second = Checkpoint::open(&store, "key", "second").await.expect("a checkpoint");
-        assert_eq!(
-            (second.name.as_str(), left().await),
-            ("first", vec!["part-0".to_owned()])
-        );
+        first.put("write-0", file("part-0"), &7u32).await.expect("a record");
+        first.put("write-1", file("part-1"), &8u32).await.expect("a record");
+        put("_squall/key/write-2.json");
+        // Killed while it took away what it wrote.
+        fs::remove_file(directory.path().join("part-1")).expect("a file");
+        let mut second = open("key").await;
+        assert_eq!(left(), ["part-0"]);
         assert_eq!(second.get::<u32>("write-0").expect("a record"), Some(7));
-        assert_eq!(second.get::<u32>("write-1").expect("no record"), None);
+        for unit in ["write-1", "write-2"] {
+            assert_eq!(second.get::<u32>(unit).expect("no record"), None, "{unit}");
+        }
         second.forget().await.expect("nothing left");
         assert_eq!(second.get::<u32>("write-0").expect("no record"), None);
-        assert!(left().await.is_empty());
-        put("part-3").await;
+        assert!(left().is_empty());
+        put("part-3");
         second.end().await.expect("no records");
-        let listed: Vec<_> = store.objects().list(None).try_collect().await.expect("a list");
-        assert_eq!(listed.len(), 1);
+        assert!(left() == ["part-3"] && !directory.path().join(DIRECTORY).exists());
         // Another conversion starts from nothing.
-        let other = Checkpoint::open(&store, "other", "third").await.expect("a checkpoint");
-        assert_eq!((other.name.as_str(), left().await.len()), ("third", 0));
+        open("other").await;
+        assert!(left().is_empty());
     }
 }

@@ -15,7 +15,7 @@ use squall_dataset::{DatasetUrl, Store, StoreOptions, WRITING_MARKER, storage_er
 use squall_schema::metadata::{self, DatasetMetadata};
 use squall_schema::{Error, ErrorKind, Result};
 
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::{self, Checkpoint, Durability};
 use crate::draft::{Description, Draft};
 use crate::error::{file_problem, store_error};
 use crate::marker::{Lease, Marker};
@@ -44,11 +44,7 @@ enum Place {
         made: Vec<PathBuf>,
     },
     /// Written in place under a marker; `None` once it is taken away.
-    Marked {
-        marker: Option<Marker>,
-        nonce: String,
-        suffix: String,
-    },
+    Marked { marker: Option<Marker>, nonce: String },
     /// Written inside a dataset that gets a next version.
     Within(Box<Revision>),
 }
@@ -56,40 +52,21 @@ enum Place {
 impl Staging {
     /// Refuses a destination where something is.
     ///
-    /// What a killed conversion left is taken over if it was known by `mark`, and away if it was not.
+    /// In a directory, what a killed conversion left is taken over if it was known by `mark`, and away if it was not.
     pub(crate) async fn begin(
         url: &DatasetUrl,
         options: &StoreOptions,
         lease: Lease,
         mark: Option<&str>,
     ) -> Result<Self> {
-        let mut staging = match url.to_file_path() {
-            Some(destination) => Self::beside(url, destination, mark)?,
-            None => Self::marked(url, options, lease, mark).await?,
+        let Some(destination) = url.to_file_path() else {
+            return Self::marked(url, options, lease).await;
         };
+        let mut staging = Self::beside(url, destination, mark)?;
         if let Some(mark) = mark {
-            let own = nonce();
-            match Checkpoint::open(&staging.store, mark, &own).await {
-                Ok(checkpoint) => staging.take_up(checkpoint, &own),
-                Err(error) => {
-                    staging.abort().await;
-                    return Err(error);
-                }
-            }
+            staging.checkpoint = Some(Checkpoint::open(&staging.store, mark, Durability::Disk).await?);
         }
         Ok(staging)
-    }
-
-    fn take_up(&mut self, checkpoint: Checkpoint, own: &str) {
-        if let Place::Marked { nonce, suffix, .. } = &mut self.place {
-            // Names must ascend, so they begin as those that are there; but what is still on its way from a conversion that lost its
-            // marker must not take the place of these.
-            if checkpoint.name != own {
-                *suffix = format!("-{own}");
-            }
-            nonce.clone_from(&checkpoint.name);
-        }
-        self.checkpoint = Some(checkpoint);
     }
 
     /// Writes the next version of a dataset.
@@ -128,7 +105,7 @@ impl Staging {
             .collect();
         std::fs::create_dir_all(parent).map_err(|error| cannot_write(url, error))?;
         let prefix = prefix(&destination);
-        let left = mark.and_then(|mark| Scratch::resume(parent, &prefix, checkpoint::directory(mark).as_ref()));
+        let left = mark.and_then(|mark| Scratch::resume(parent, &prefix, &checkpoint::directory(mark)));
         let staged = match left {
             Some(left) => left,
             None => Scratch::begin(parent, &prefix).map_err(|error| cannot_write(url, error))?,
@@ -150,7 +127,7 @@ impl Staging {
         })
     }
 
-    async fn marked(url: &DatasetUrl, options: &StoreOptions, lease: Lease, mark: Option<&str>) -> Result<Self> {
+    async fn marked(url: &DatasetUrl, options: &StoreOptions, lease: Lease) -> Result<Self> {
         let store = Store::create_with(url, options)?;
         let at = |error: object_store::Error| storage_error(error).at("URL", url);
         let metadata = Path::from(metadata::FILE);
@@ -176,10 +153,8 @@ impl Staging {
             marker.release().await?;
             return Err(exists(url));
         }
-        let records = mark.map(checkpoint::directory);
-        let is_same = records.is_some_and(|records| files.iter().any(|file| file.prefix_matches(&records)));
-        for file in files.iter().filter(|_| !is_same) {
-            store.objects().delete(file).await.map_err(at)?;
+        for file in files {
+            store.objects().delete(&file).await.map_err(at)?;
         }
         Ok(Self {
             url: url.clone(),
@@ -187,7 +162,6 @@ impl Staging {
             place: Place::Marked {
                 marker: Some(marker),
                 nonce: nonce(),
-                suffix: String::new(),
             },
             checkpoint: None,
         })
@@ -224,14 +198,6 @@ impl Staging {
             // What is still on its way from a conversion that lost its marker must not take the place of these.
             Place::Marked { nonce, .. } => format!("{FILE_PREFIX}{nonce}-"),
             Place::Beside { .. } => FILE_PREFIX.to_owned(),
-        }
-    }
-
-    /// What they end with, before their extension.
-    pub(crate) fn suffix(&self) -> &str {
-        match &self.place {
-            Place::Marked { suffix, .. } => suffix,
-            _ => "",
         }
     }
 
@@ -275,6 +241,13 @@ impl Staging {
                     *staged = Some(from);
                     return Err(error);
                 }
+                // At the last moment: a conversion that is killed before it is gone on with.
+                if let Some(checkpoint) = self.checkpoint.take()
+                    && let Err(error) = checkpoint.end().await
+                {
+                    *staged = Some(from);
+                    return Err(error);
+                }
                 std::fs::rename(&from.path, destination).map_err(|error| {
                     *staged = Some(from);
                     cannot_write(&self.url, error)
@@ -312,7 +285,7 @@ impl Staging {
         if let Place::Within(revision) = &mut self.place {
             revision.abort().await;
         }
-        if let Place::Marked { marker, nonce, .. } = &mut self.place
+        if let Place::Marked { marker, nonce } = &mut self.place
             && let Some(marker) = marker.take()
         {
             // The failure that brought us here is the one to report.
@@ -325,12 +298,9 @@ impl Staging {
                 .filter_map(|file| async { file.ok() })
                 .collect()
                 .await;
-            // Whoever took over may count on what this one recorded.
-            let is_counted_on = self.checkpoint.is_some();
             let is_own = |file: &&object_store::ObjectMeta| {
                 let name = file.location.filename().unwrap_or_default();
-                let is_known = !is_counted_on && name.starts_with(&own);
-                file.location.as_ref() != WRITING_MARKER && (is_ours || is_known)
+                file.location.as_ref() != WRITING_MARKER && (is_ours || name.starts_with(&own))
             };
             for file in listed.iter().filter(is_own) {
                 let _ = objects.delete(&file.location).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use datafusion::dataframe::DataFrame;
-use datafusion::physical_plan::{StatisticsArgs, StatisticsContext};
+use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs, StatisticsContext, displayable};
 use futures::Stream;
 use squall_dataset::{DatasetUrl, OpenOptions, StoreOptions, TimeZone};
 use squall_schema::metadata::{DatasetMetadata, FileEntry};
@@ -31,11 +31,8 @@ use crate::records::TextOptions;
 use crate::revision::{Existing, SaveMode};
 use crate::rules::{FloatPrecision, ImageRule, Rules};
 use crate::spill::Spill;
-use crate::steady::{mixes, wants_order};
+use crate::steady::{is_repeatable, wants_order};
 use crate::write::Writer;
-
-/// Where Linux tells one start of the system from the next.
-const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Writes the rows of a DataFusion `DataFrame` as a dataset.
 ///
@@ -193,7 +190,7 @@ impl Converter {
     }
 
     /// How much memory the query and the writers may take together. What does not fit is spilled to disk; fewer partitions are
-    /// written at the same time. It must hold two row groups and some more. Without it, the limit is that of the query's session.
+    /// written at the same time. It must hold two and a half row groups and some more. Without it, the limit is that of the query's session.
     pub fn memory_limit(mut self, limit: ByteSize) -> Self {
         self.memory_limit = Some(limit);
         self
@@ -411,14 +408,14 @@ impl Converter {
         let url = self.url()?;
         let query = rows.clone();
         let (plan, context) = engine::plan(rows).await?;
-        self.layout.by_content = wants_order(&plan);
+        self.layout.by_content = wants_order(&plan, &self.layout);
         let steps = self.rules.plan(&plan.schema(), declared, &self.source.store)?;
         let (columns, existing) = self.fit(&url, steps.schema()).await?;
         let target = Target::of_query(&columns, steps.declared(), self.layout.petastorm.as_ref())?;
         self.check(&target, &existing)?;
         let memory = self.memory()?;
         let mark = match existing {
-            None if !mixes(&plan) => self.mark(&query, declared, memory).await,
+            None if is_repeatable(&plan) => self.mark(&query, &plan, declared).await,
             _ => None,
         };
         let staging = match existing {
@@ -428,6 +425,7 @@ impl Converter {
         let statistics = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new());
         let total_rows = statistics.ok().and_then(|all| all.num_rows.get_value().copied());
         self.meter.begin(total_rows.map(|rows| rows as u64));
+        let mut kept = None;
         let written = async {
             let mut spill = self.spill(&url, mark.as_deref()).await?;
             let sorted = spill.as_mut().and_then(|spill| spill.checkpoint.as_mut());
@@ -439,13 +437,16 @@ impl Converter {
                 None => context,
             };
             let writer = Writer::new(&target, (&self.layout, &memory), staging.store(), &staging.prefix())?;
-            let writer = writer.with_suffix(staging.suffix().to_owned());
             let writer = Arc::new(writer.with_meter(&self.meter));
             let checkpoint = staging.checkpoint.clone();
-            engine::run((plan, Arc::new(context)), steps, writer, memory, &spill, checkpoint).await
+            let spill = kept.insert(spill);
+            engine::run((plan, Arc::new(context)), steps, writer, memory, spill, checkpoint).await
         };
         let written = written.await;
-        self.finish(url, &target, staging, written).await
+        let converted = self.finish(url, &target, staging, written).await;
+        // Until here: without the runs, what is written of them would be worth nothing to who goes on.
+        drop(kept);
+        converted
     }
 
     /// The cluster that was given, or that whose session the rows are of.
@@ -458,18 +459,23 @@ impl Converter {
     }
 
     /// What a conversion is known by to the one that goes on when it was killed; none where nobody can tell that they are the same.
-    async fn mark(&self, rows: &DataFrame, declared: &[Field], memory: Memory) -> Option<String> {
-        if self.rules.has_closures() {
+    async fn mark(&self, rows: &DataFrame, plan: &Arc<dyn ExecutionPlan>, declared: &[Field]) -> Option<String> {
+        if self.rules.has_closures() || self.rules.has_images() {
             return None;
         }
-        // Runs are no more than pages in the memory of the system: a record of them must not outlive it.
-        let boot = std::fs::read_to_string(BOOT).ok()?;
+        // Functions are known by their names: those of another build of the program may be others.
+        let program = std::env::current_exe().and_then(std::fs::metadata).ok()?;
         let options = format!(
-            "{} {boot} {:?} {:?} {memory:?} {:?}",
-            env!("CARGO_PKG_VERSION"),
+            "{} {:?} {} {:?} {:?} {:?} {:?} {}",
+            program.len(),
+            program.modified().ok()?,
+            datafusion::DATAFUSION_VERSION,
             self.layout,
             self.rules,
-            self.source.time_zone
+            self.memory_limit,
+            self.source.time_zone,
+            // Which rows a partition has is the plan's to say, and not the query's.
+            displayable(plan.as_ref()).indent(true)
         );
         let key = Key::of_options(&options, declared).ok()?.plan(rows).await;
         key.ok().map(Key::finish)
@@ -534,9 +540,6 @@ impl Converter {
             let (files, evidence) = written?;
             self.meter.enter(Phase::Committing);
             let draft = Draft::new(&self.layout, target, files, &evidence)?;
-            if let Some(checkpoint) = staging.checkpoint.take() {
-                checkpoint.end().await?;
-            }
             staging.commit(draft).await
         };
         match committed.await {

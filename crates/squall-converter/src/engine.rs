@@ -21,7 +21,7 @@ use crate::evidence::Evidence;
 use crate::layout::Layout;
 use crate::memory::Memory;
 use crate::order::Order;
-use crate::progress::Phase;
+use crate::progress::{Meter, Phase};
 use crate::rules::Steps;
 use crate::run::{Chunk, scatter};
 use crate::spill::Spill;
@@ -99,7 +99,7 @@ pub(crate) async fn run(
                     let rows = execute(partition)?;
                     scatter(rows, partition, (&writer.target, &order), memory.run_bytes(), &store).await
                 };
-                once(&sorted, format!("sort-{partition:05}"), &stop, work).await
+                once(&sorted, format!("sort-{partition:05}"), (&stop, &writer.meter), work).await
             }
         });
         let chunks = chunks.await?.into_iter().flatten().collect();
@@ -112,7 +112,13 @@ pub(crate) async fn run(
         let (execute, writer, checkpoint, stop) = (execute.clone(), writer.clone(), checkpoint.clone(), stop.clone());
         async move {
             let work = async { writer.write(execute(partition)?, partition).await };
-            once(&checkpoint, format!("write-{partition:05}"), &stop, work).await
+            once(
+                &checkpoint,
+                format!("write-{partition:05}"),
+                (&stop, &writer.meter),
+                work,
+            )
+            .await
         }
     });
     Ok(merge(done.await?, &writer.target.schema))
@@ -165,7 +171,7 @@ async fn write_ordered(
                 let rows = rows.inspect_ok(|rows| writer.meter.add_rows(rows.num_rows()));
                 writer.write(std::pin::pin!(rows), unit).await
             };
-            once(&checkpoint, format!("gather-{unit:05}"), &stop, work).await
+            once(&checkpoint, format!("gather-{unit:05}"), (&stop, &writer.meter), work).await
         }
     });
     Ok(merge(done.await?, &writer.target.schema))
@@ -197,17 +203,18 @@ async fn keep_if_same(checkpoint: &mut Checkpoint, spill: &Spill, units: &[Vec<B
 async fn once<T>(
     checkpoint: &Option<Checkpoint>,
     unit: String,
-    stop: &AtomicBool,
+    (stop, meter): (&AtomicBool, &Meter),
     work: impl Future<Output = Result<T>>,
 ) -> Result<T>
 where
-    T: Files + Serialize + DeserializeOwned,
+    T: Done + Serialize + DeserializeOwned,
 {
     let Some(checkpoint) = checkpoint else {
         return work.await;
     };
-    if let Some(done) = checkpoint.get(&unit)? {
+    if let Some(done) = checkpoint.get::<T>(&unit)? {
         checkpoint.count();
+        done.count(meter);
         return Ok(done);
     }
     let done = work.await?;
@@ -218,22 +225,41 @@ where
     Ok(done)
 }
 
-/// The files of what a unit gives.
-trait Files {
-    fn files(&self) -> Vec<String>;
+/// What a unit gives.
+trait Done {
+    /// Its files and their bytes.
+    fn files(&self) -> Vec<(String, u64)>;
+
+    /// Counts what was done before.
+    fn count(&self, meter: &Meter);
 }
 
-impl Files for Output {
-    fn files(&self) -> Vec<String> {
-        self.0.iter().map(|file| file.entry.path.clone()).collect()
+impl Done for Output {
+    fn files(&self) -> Vec<(String, u64)> {
+        let files = self.0.iter().map(|file| (file.entry.path.clone(), file.entry.size));
+        files.collect()
+    }
+
+    fn count(&self, meter: &Meter) {
+        for file in &self.0 {
+            let rows: u64 = file.entry.row_groups.iter().map(|row_group| row_group.rows).sum();
+            meter.add_rows(rows as usize);
+            meter.add_bytes(file.entry.size as usize);
+            meter.add_file();
+        }
     }
 }
 
-impl Files for Vec<Chunk> {
-    fn files(&self) -> Vec<String> {
-        let mut files: Vec<_> = self.iter().map(|chunk| chunk.path.to_string()).collect();
-        files.dedup();
-        files
+impl Done for Vec<Chunk> {
+    fn files(&self) -> Vec<(String, u64)> {
+        // A run ends where its last chunk does.
+        let runs = self.chunk_by(|a, b| a.path == b.path);
+        let ends = runs.filter_map(|chunks| chunks.last());
+        ends.map(|chunk| (chunk.path.to_string(), chunk.range.end)).collect()
+    }
+
+    fn count(&self, meter: &Meter) {
+        meter.add_rows(self.iter().map(|chunk| chunk.rows as usize).sum());
     }
 }
 

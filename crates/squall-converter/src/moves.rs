@@ -1,6 +1,8 @@
 //! Files that get other paths in one store: a rename on a file system, a copy by the store itself elsewhere.
 
-use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::{FutureExt, StreamExt, stream};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use squall_dataset::{DatasetUrl, Scheme, Store};
@@ -31,8 +33,23 @@ pub(crate) async fn move_files(store: &Store, moves: &[Move]) -> Result<()> {
         check_size(store.url(), one.size).map_err(|error| error.at("file", &one.from))?;
     }
     // Boxed, for the compiler does not see otherwise that a stream of them may be sent to another thread.
-    let moved: Vec<_> = moves.iter().map(|one| rename(store, one).boxed()).collect();
-    stream::iter(moved).buffer_unordered(MOVES_AT_ONCE).try_collect().await
+    let has_failed = &AtomicBool::new(false);
+    let moved = moves.iter().map(|one| {
+        let moved = async move {
+            if has_failed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let moved = rename(store, one).await;
+            has_failed.fetch_or(moved.is_err(), Ordering::Relaxed);
+            moved
+        };
+        moved.boxed()
+    });
+    let moved: Vec<_> = moved.collect();
+    // Those that were begun are awaited: a store ends a copy that nobody waits for any more, and would put a file where all was
+    // taken away.
+    let ended: Vec<Result<()>> = stream::iter(moved).buffer_unordered(MOVES_AT_ONCE).collect().await;
+    ended.into_iter().collect()
 }
 
 async fn rename(store: &Store, one: &Move) -> Result<()> {

@@ -26,7 +26,7 @@ use crate::draft::Draft;
 use crate::error::store_error;
 use crate::layout::Layout;
 use crate::metadata_file::metadata_file;
-use crate::moves::{Move, move_files};
+use crate::moves::{Move, check_size, move_files};
 use crate::petastorm::Petastorm;
 use crate::scratch::{Scratch, nonce};
 use crate::sync::{sync_files, synced};
@@ -91,6 +91,7 @@ impl Existing {
     /// Fits a conversion to what is appended to: its nullability, its directories, its Unischema. Gives the columns of the query
     /// as they are written.
     pub(crate) async fn fit(&self, columns: &SchemaRef, layout: &mut Layout) -> Result<SchemaRef> {
+        check_size(self.store.url(), layout.file_bytes)?;
         if self.mode == SaveMode::Overwrite {
             return Ok(columns.clone());
         }

@@ -49,7 +49,8 @@ pub(crate) struct Chunk {
     #[serde(with = "crate::stored_path")]
     pub(crate) path: Path,
     pub(crate) range: Range<u64>,
-    /// Bytes of its rows in memory.
+    /// Its rows, and their bytes in memory.
+    pub(crate) rows: u64,
     pub(crate) bytes: u64,
     /// The keys of its first and its last row.
     pub(crate) first: Vec<u8>,
@@ -170,6 +171,7 @@ impl Run {
                 run,
                 path: path.clone(),
                 range: offset..offset + bytes.len() as u64,
+                rows: rows.num_rows() as u64,
                 bytes: memory(&rows),
                 first: keys.value(0).to_vec(),
                 last: keys.value(rows.num_rows() - 1).to_vec(),

@@ -38,7 +38,7 @@ impl Scratch {
 
 impl Scratch {
     /// The directory that a conversion left which was killed, if it has `inside` in it, and no other has taken it.
-    pub(crate) fn resume(parent: &Path, prefix: &str, inside: &str) -> Option<Self> {
+    pub(crate) fn resume(parent: &Path, prefix: &str, inside: &Path) -> Option<Self> {
         let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
         let mut left = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
         let found = left.find_map(|entry| {
@@ -108,10 +108,10 @@ mod tests {
         assert!(first.path.is_dir() && first.path != second.path);
         // What has been locked is nobody else's.
         std::fs::create_dir(first.path.join("mark")).expect("a directory");
-        assert!(Scratch::resume(parent.path(), ".x-", "mark").is_none());
+        assert!(Scratch::resume(parent.path(), ".x-", Path::new("mark")).is_none());
         let path = first.path.clone();
         drop((first, second));
-        let resumed = Scratch::resume(parent.path(), ".x-", "mark").expect("a directory");
+        let resumed = Scratch::resume(parent.path(), ".x-", Path::new("mark")).expect("a directory");
         assert_eq!(resumed.path, path);
         let left = std::fs::read_dir(parent.path()).expect("a directory").count();
         assert_eq!(left, 2);

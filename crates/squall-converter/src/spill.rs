@@ -1,14 +1,17 @@
 //! A directory on local disk for rows that are on their way, taken away at the end.
 
+use std::fs;
 use std::path::Path;
 
 use squall_dataset::{DatasetUrl, Store};
 use squall_schema::{Error, ErrorKind, Result};
 
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::{self, Checkpoint, Durability};
 use crate::error::file_problem;
 use crate::scratch::Scratch;
 
+/// Where Linux tells one start of the system from the next. Elsewhere runs are not found again.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 /// What the names of such directories begin with.
 const PREFIX: &str = ".squall-spill-";
 
@@ -21,12 +24,17 @@ pub(crate) struct Spill {
 }
 
 impl Spill {
-    /// A directory of its own below `parent`: that of a killed conversion which was known by `mark`, or a new one.
+    /// A directory of its own below `parent`: that of a killed conversion which was known by `mark`, or a new one. Runs are not brought to
+    /// the disk, which would cost more than it saves, so they are found again until the machine starts anew.
     pub(crate) async fn begin(parent: &Path, mark: Option<&str>) -> Result<Self> {
-        let left = mark.and_then(|mark| Scratch::resume(parent, PREFIX, checkpoint::directory(mark).as_ref()));
+        let boot = fs::read_to_string(BOOT).ok();
+        let mark = mark.zip(boot).map(|(mark, boot)| format!("{mark}-{}", boot.trim()));
+        let left = mark
+            .as_deref()
+            .and_then(|mark| Scratch::resume(parent, PREFIX, &checkpoint::directory(mark)));
         let made = match left {
             Some(left) => Ok(left),
-            None => std::fs::create_dir_all(parent).and_then(|()| Scratch::begin(parent, PREFIX)),
+            None => fs::create_dir_all(parent).and_then(|()| Scratch::begin(parent, PREFIX)),
         };
         let scratch = made.map_err(|error| {
             let problem = file_problem(&error).unwrap_or("it cannot be written to");
@@ -41,7 +49,7 @@ impl Spill {
         let store = match store {
             Ok(store) => store,
             Err(error) => {
-                let _ = std::fs::remove_dir_all(&scratch.path);
+                let _ = fs::remove_dir_all(&scratch.path);
                 return Err(error);
             }
         };
@@ -51,7 +59,7 @@ impl Spill {
             checkpoint: None,
         };
         if let Some(mark) = mark {
-            spill.checkpoint = Some(Checkpoint::open(&spill.store, mark, &spill.name()).await?);
+            spill.checkpoint = Some(Checkpoint::open(&spill.store, &mark, Durability::Process).await?);
         }
         Ok(spill)
     }
@@ -73,6 +81,6 @@ impl Spill {
 
 impl Drop for Spill {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.scratch.path);
+        let _ = fs::remove_dir_all(&self.scratch.path);
     }
 }

@@ -27,8 +27,13 @@ fn convert(sql: &str, converter: Converter) -> Result<Converted> {
 
 /// A column of integers in stored order.
 pub(crate) fn column(converted: &Converted, name: &str) -> Vec<i64> {
+    column_at(&converted.url(), name)
+}
+
+/// The values of a column, in their order.
+pub(crate) fn column_at(url: &str, name: &str) -> Vec<i64> {
     run(async {
-        let table = SourceTable::open(&DatasetUrl::parse(&converted.url()).expect("a URL"))
+        let table = SourceTable::open(&DatasetUrl::parse(url).expect("a URL"))
             .await
             .expect("a table");
         let session = session();

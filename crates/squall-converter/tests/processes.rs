@@ -9,6 +9,7 @@ use squall_dataset::{Dataset, DatasetUrl, OpenOptions, StoreOptions};
 use squall_testkit::S3Server;
 use tempfile::TempDir;
 
+use super::order::column_at as column;
 use super::run;
 
 /// Rows of the table that is converted.
@@ -284,40 +285,62 @@ fn a_killed_conversion_is_gone_on_with() {
     });
     let source = source.expect("a table of several files");
     assert!(source.files().len() >= 8, "{} files", source.files().len());
-    for (mode, records) in [
-        ("go on", "write-"),
-        ("go on, shuffled", "gather-"),
-        ("go on, shuffled", "sort-"),
-    ] {
-        for place in [Place::on_disk(), Place::in_s3()] {
-            let undisturbed = Place::on_disk();
-            let expected = said(undisturbed.spawn(&source.url(), mode));
+    let left = |place: &Place, mode: &str, records: &str| {
+        let mut child = place.spawn(&source.url(), mode);
+        let until = Instant::now() + Duration::from_secs(60);
+        while named(place.directory.path(), (records, ".json")) == 0 && Instant::now() < until {
             assert!(
-                expected.starts_with("rows 300000 hit false resumed false"),
-                "{expected}"
+                child.try_wait().expect("a look").is_none(),
+                "it ended before it was killed"
             );
-            let mut child = place.spawn(&source.url(), mode);
-            let until = Instant::now() + Duration::from_secs(60);
-            while named(place.directory.path(), (records, ".json")) == 0 && Instant::now() < until {
-                assert!(
-                    child.try_wait().expect("a look").is_none(),
-                    "it ended before it was killed"
-                );
-                std::thread::yield_now();
-            }
-            child.kill().expect("SIGKILL");
-            child.wait().expect("an end");
-            assert!(place.open(&place.url()).is_err());
-            let again = said(place.spawn(&source.url(), mode));
-            let expected = expected.replace("resumed false", "resumed true");
-            assert_eq!(again, expected, "{records} {}", place.url());
-            let dataset = place.open(&place.url()).expect("a dataset");
-            assert_eq!(
-                named(&place.path(), ("", "")),
-                dataset.files().len() + 1,
-                "{}",
-                place.url()
-            );
+            std::thread::sleep(Duration::from_millis(1));
         }
+        child.kill().expect("SIGKILL");
+        child.wait().expect("an end");
+        assert!(place.open(&place.url()).is_err(), "{mode}");
+    };
+    let whole = |place: &Place| {
+        let dataset = place.open(&place.url()).expect("a dataset");
+        let found = named(&place.path(), ("", ""));
+        assert_eq!(found, dataset.files().len() + 1, "files of no dataset");
+        let mut ids = column(&place.url(), "id");
+        ids.sort_unstable();
+        assert!(ids.into_iter().eq(1..=ROWS as i64), "not each row once");
+    };
+    let expected = |mode: &str| {
+        let said = said(Place::on_disk().spawn(&source.url(), mode));
+        assert!(said.starts_with("rows 300000 hit false resumed false"), "{said}");
+        said.replace("resumed false", "resumed true")
+    };
+    let (plain, shuffled) = (expected("go on"), expected("go on, shuffled"));
+    for (mode, records, expected) in [
+        ("go on", "write-", &plain),
+        ("go on, shuffled", "sort-", &shuffled),
+        ("go on, shuffled", "gather-", &shuffled),
+    ] {
+        let place = Place::on_disk();
+        left(&place, mode, records);
+        assert_eq!(&said(place.spawn(&source.url(), mode)), expected, "{records}");
+        whole(&place);
     }
+    // Killed again and again.
+    let place = Place::on_disk();
+    for _ in 0..3 {
+        kill(
+            place.spawn(&source.url(), "go on, shuffled"),
+            Duration::from_millis(700),
+        );
+    }
+    if place.open(&place.url()).is_err() {
+        let again = said(place.spawn(&source.url(), "go on, shuffled"));
+        assert_eq!(again.rsplit(' ').next(), shuffled.rsplit(' ').next());
+    }
+    whole(&place);
+    // Another conversion to the same place takes nothing over.
+    let place = Place::on_disk();
+    left(&place, "go on, shuffled", "gather-");
+    let other = said(place.spawn(&source.url(), "go on"));
+    assert_eq!(other.replace("resumed false", "resumed true"), plain);
+    assert!(other.contains("resumed false"), "{other}");
+    whole(&place);
 }

@@ -48,7 +48,19 @@ fn groups_and_joins_are_in_the_same_order_each_time() {
         |converter| converter.sort_by(["n"]),
         |converter| converter.partition_by(["k"]).row_group_bytes(1 << 20),
     ];
-    for (sql, rows, orders) in [(grouped, 4001, &orders[..3]), (joined, ROWS as u64, &orders[..])] {
+    // Who has no partner comes from the partition that ends last; ties of a window come in the order of threads.
+    let outer = "SELECT s.id AS k, a.id FROM (VALUES (1), (2), (-1), (-2)) AS s(id) LEFT JOIN source a ON a.k = s.id";
+    let alone = "SELECT column1 AS k FROM (VALUES (1), (-1), (-2)) \
+                 WHERE NOT EXISTS (SELECT 1 FROM source a WHERE a.k = column1)";
+    let windowed = "SELECT k, id, row_number() OVER (PARTITION BY k % 9 ORDER BY k % 5, id) AS n FROM source";
+    let partners = |k: i64| (0..ROWS).filter(|id| id * 7919 % 4001 == k).count() as u64;
+    for (sql, rows, orders) in [
+        (grouped, 4001, &orders[..3]),
+        (joined, ROWS as u64, &orders[..]),
+        (outer, partners(1) + partners(2) + 2, &orders[..2]),
+        (alone, 2, &orders[..2]),
+        (windowed, ROWS as u64, &orders[..2]),
+    ] {
         for (i, order) in orders.iter().enumerate() {
             let (_first, first) = convert(&source, sql, order);
             assert_eq!(first.rows(), rows);

@@ -89,7 +89,7 @@ pub(crate) async fn convert(
     let stores = without_secrets(&converter.source.store);
     let plan = physical_plan(&state, &logical, &stores).await?;
     repeat::check(&plan)?;
-    converter.layout.by_content = wants_order(&plan);
+    converter.layout.by_content = wants_order(&plan, &converter.layout);
     let steps = converter
         .rules
         .plan(&plan.schema(), declared, &converter.source.store)?;
@@ -457,7 +457,10 @@ impl Driver<'_> {
     /// Ends units that still run, and takes away what no record names.
     async fn settle(&mut self, written: Result<Written>) -> Result<Written> {
         // A driver that was stopped for long may have lost the place to another conversion, whose lease and files are not ours.
-        self.staging.confirm().await?;
+        if let Err(lost) = self.staging.confirm().await {
+            // What went wrong before is what to tell.
+            return written.and(Err(lost));
+        }
         self.lease.over().await;
         self.client.end().await;
         let store = &self.store;

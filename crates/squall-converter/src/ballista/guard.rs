@@ -33,6 +33,13 @@ pub(crate) fn guarded(files: &Store, place: &Store, pass: &str) -> Store {
     })
 }
 
+fn failed(error: squall_schema::Error) -> object_store::Error {
+    object_store::Error::Generic {
+        store: "cluster",
+        source: Box::new(error),
+    }
+}
+
 struct Guard {
     files: Arc<dyn ObjectStore>,
     place: Store,
@@ -42,20 +49,17 @@ struct Guard {
 impl Guard {
     async fn look(&self) -> Result<()> {
         let looked = Watch::of(&self.pass).look(&self.place).await;
-        looked.map_err(|unwanted| object_store::Error::Generic {
-            store: "cluster",
-            source: Box::new(unwanted.error),
-        })
+        looked.map_err(|unwanted| failed(unwanted.error))
     }
 
-    /// Takes away what was put too late.
+    /// Takes away what was put too late, or perhaps too late: what nobody can tell of has no record.
     async fn look_back(&self, path: &Path) -> Result<()> {
-        let looked = self.look().await;
+        let looked = Watch::of(&self.pass).make_sure(&self.place).await;
         if looked.is_err() {
             // It is the error of the look that counts.
             let _ = self.files.delete(path).await;
         }
-        looked
+        looked.map_err(failed)
     }
 }
 
@@ -80,9 +84,15 @@ impl fmt::Display for Guarded {
 impl ObjectStore for Guarded {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         self.0.look().await?;
-        let put = self.0.files.put_opts(path, payload, options).await?;
-        self.0.look_back(path).await?;
-        Ok(put)
+        let put = self.0.files.put_opts(path, payload, options).await;
+        // It may be there after an error, too. What was there before is not its own.
+        if !matches!(
+            put,
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })
+        ) {
+            self.0.look_back(path).await?;
+        }
+        put
     }
 
     async fn put_multipart_opts(&self, path: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
@@ -147,9 +157,10 @@ impl MultipartUpload for GuardedUpload {
             let _ = self.upload.abort().await;
             return Err(unwanted);
         }
-        let put = self.upload.complete().await?;
+        let put = self.upload.complete().await;
+        // It may be there after an error, too.
         self.guard.0.look_back(&self.path).await?;
-        Ok(put)
+        put
     }
 
     async fn abort(&mut self) -> Result<()> {

@@ -19,6 +19,8 @@ use super::record::{self, DIRECTORY};
 
 /// How often the driver renews it.
 const RENEW: Duration = Duration::from_secs(2);
+/// How often the mark is tried.
+const MARKS: usize = 3;
 /// How long the last renewal may take.
 const LAST: Duration = Duration::from_secs(10);
 /// After how long a silence the driver is dead.
@@ -75,8 +77,13 @@ impl Lease {
         if timeout(LAST, &mut self.beats).await.is_err() {
             self.beats.abort();
         }
-        // Units that do not see the mark find the lease gone.
-        let _ = record::write(&self.store, &self.path, &None::<u64>).await;
+        for _ in 0..MARKS {
+            if record::write(&self.store, &self.path, &None::<u64>).await.is_ok() {
+                return;
+            }
+        }
+        // Who does not see a mark must find the lease gone.
+        let _ = self.store.objects().delete(&self.path).await;
     }
 
     /// Takes it away: from now on nothing is written to the place.
@@ -120,6 +127,18 @@ impl Watch {
             seen: None,
             since: Instant::now(),
         }
+    }
+
+    /// An error if the driver wants the work no more, or if nobody can tell.
+    pub(crate) async fn make_sure(&mut self, store: &Store) -> Result<()> {
+        for last in [false, false, true] {
+            match store.objects().head(&self.path).await {
+                Err(object_store::Error::NotFound { .. }) | Ok(_) => break,
+                Err(error) if last => return Err(storage_error(error)),
+                Err(_) => sleep(RENEW).await,
+            }
+        }
+        Ok(self.look(store).await?)
     }
 
     /// An error if the driver wants the work no more.

@@ -102,6 +102,11 @@ impl Rules {
         self.images.push((column, rule));
     }
 
+    /// Whether images are made, of paths perhaps, at which others may lie the next time.
+    pub(crate) fn has_images(&self) -> bool {
+        !self.images.is_empty()
+    }
+
     pub(crate) fn add_encoder(&mut self, column: String, field: Field, encode: Closure) {
         self.encoders.push(Encoder { column, field, encode });
     }
