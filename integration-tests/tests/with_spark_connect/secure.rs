@@ -1,4 +1,4 @@
-//! TLS and a token: the real server behind a proxy that ends TLS, as servers of Spark Connect are run. Needs `openssl`.
+//! TLS and a token: the real server behind a proxy that ends TLS, as servers of Spark Connect are run.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -73,27 +73,14 @@ impl Proxy {
     }
 }
 
-/// A certificate of its own for this machine, which is also what vouches for it.
-fn make_certificate(directory: &Path) {
-    let output = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-        ])
-        .args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .args(["-keyout", "key.pem", "-out", "certificate.pem"])
-        .current_dir(directory)
-        .output()
-        .expect("openssl starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+/// A certificate for this machine, which is also what vouches for it, and its key.
+fn put_certificate(directory: &Path) {
+    for (name, text) in [
+        ("certificate.pem", include_str!("tls/certificate.pem")),
+        ("key.pem", include_str!("tls/key.pem")),
+    ] {
+        std::fs::write(directory.join(name), text).expect("a file");
+    }
 }
 
 #[test]
@@ -102,7 +89,7 @@ fn a_token_goes_over_tls() {
         return convert_securely(&wanted);
     }
     let directory = tempfile::tempdir().expect("a directory");
-    make_certificate(directory.path());
+    put_certificate(directory.path());
     let proxy = Proxy::start(directory.path());
     // The client trusts what a variable of the environment names, which no process changes for itself while its threads
     // run.
