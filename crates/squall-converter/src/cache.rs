@@ -15,7 +15,8 @@ use squall_dataset::{DatasetUrl, Store, StoreOptions, WRITING_MARKER, storage_er
 use squall_schema::metadata::{self, DatasetMetadata};
 use squall_schema::{ByteSize, Error, ErrorKind, Field, Result};
 
-use crate::converter::{Converted, Converter};
+use crate::converted::Converted;
+use crate::converter::Converter;
 use crate::key::Key;
 use crate::lock::lock;
 use crate::marker::{Lease, Marker};

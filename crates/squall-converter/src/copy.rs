@@ -5,7 +5,8 @@ use squall_dataset::{Dataset, DatasetUrl, unischema_name};
 use squall_schema::petastorm::index::Entries;
 use squall_schema::{Error, Result};
 
-use crate::converter::{Converted, Converter};
+use crate::converted::Converted;
+use crate::converter::Converter;
 use crate::directory::{convert_directory, session};
 use crate::error::query_error;
 use crate::petastorm::Petastorm;

@@ -12,7 +12,8 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use squall_dataset::{DatasetUrl, Store, UnsupportedColumn};
 use squall_schema::{Error, Field, Result};
 
-use crate::converter::{Converted, Converter};
+use crate::converted::Converted;
+use crate::converter::Converter;
 use crate::error::query_error;
 use crate::format::SourceFormat;
 use crate::records::RecordTable;

@@ -61,6 +61,7 @@ mod lock;
 mod cache;
 mod checkpoint;
 
+mod converted;
 mod converter;
 mod copy;
 mod directory;
@@ -79,7 +80,8 @@ mod ballista;
 #[cfg(feature = "ballista")]
 pub use ballista::{Cluster, ExecutorOptions, FileWriter, SchedulerOptions, run_executor, run_scheduler};
 pub use cache::{Cache, CacheEntry, Limits, Temporary};
-pub use converter::{Converted, Converter};
+pub use converted::Converted;
+pub use converter::Converter;
 pub use copy::{CopyOptions, copy_dataset};
 pub use directory::{convert_directory, convert_sources, session};
 pub use format::SourceFormat;

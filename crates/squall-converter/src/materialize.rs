@@ -9,7 +9,8 @@ use std::pin::Pin;
 use arrow_array::RecordBatch;
 
 use crate::conform::Target;
-use crate::converter::{Converted, Converter};
+use crate::converted::Converted;
+use crate::converter::Converter;
 
 /// Rows that are encoded together, and so at most in memory beside a row group.
 const BATCH_ROWS: usize = 1024;

@@ -7,7 +7,8 @@ use futures::{Stream, StreamExt};
 use squall_schema::{Error, Result};
 
 use crate::conform::Target;
-use crate::converter::{Converted, Converter};
+use crate::converted::Converted;
+use crate::converter::Converter;
 use crate::directory::plan_query;
 use crate::progress::Meter;
 use crate::rules::Steps;

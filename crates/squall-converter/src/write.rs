@@ -101,6 +101,7 @@ impl Writer {
     }
 
     /// Puts this behind the numbers in the names of the files.
+    #[cfg(feature = "ballista")]
     pub(crate) fn with_suffix(mut self, suffix: String) -> Self {
         self.suffix = suffix;
         self

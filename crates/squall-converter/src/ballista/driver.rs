@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::commit::Staging;
 use crate::conform::Target;
-use crate::converter::{Converted, Converter};
+use crate::converted::Converted;
+use crate::converter::Converter;
 use crate::engine::{Output, plan_units};
 use crate::error::query_error;
 use crate::evidence::Evidence;

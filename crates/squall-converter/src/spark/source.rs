@@ -12,7 +12,8 @@ use super::convert_told;
 use super::error::spark_error;
 use super::session::{blocking, connect};
 use super::write::place;
-use crate::converter::{Converted, Converter};
+use crate::converted::Converted;
+use crate::converter::Converter;
 use crate::format::SourceFormat;
 use crate::records::TextOptions;
 
